@@ -1,0 +1,49 @@
+"""The raw topic, created with explicit settings by whichever process comes first."""
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from pipeline.contract import RECORD_BYTES_MAX
+from pipeline.errors import FatalError, RetryableError
+from pipeline.settings import KafkaSettings
+
+_REQUEST_SECONDS = 10.0
+
+
+def ensure_topic(settings: KafkaSettings) -> bool:
+    """Create the topic unless it is there; True if this call created it. Blocks for up to 20 seconds.
+
+    An existing topic is left as it is. Raises :class:`RetryableError` when Kafka can't be reached and :class:`FatalError` when
+    it refuses.
+    """
+    admin = AdminClient(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0, "log.connection.close": False}
+    )
+    try:
+        topics = admin.list_topics(timeout=_REQUEST_SECONDS).topics
+        if settings.kafka_topic in topics and topics[settings.kafka_topic].error is None:
+            return False
+        topic = NewTopic(
+            settings.kafka_topic,
+            num_partitions=settings.kafka_topic_partitions,
+            replication_factor=settings.kafka_topic_replication,
+            config={
+                "min.insync.replicas": str(settings.kafka_topic_min_insync_replicas),
+                "retention.ms": str(int(settings.kafka_topic_retention_hours * 3_600_000)),
+                "cleanup.policy": "delete",
+                "max.message.bytes": str(RECORD_BYTES_MAX),
+                "compression.type": "producer",  # the bridge compresses once; the broker keeps the batch as it is
+                "message.timestamp.type": "CreateTime",
+            },
+        )
+        admin.create_topics([topic], request_timeout=_REQUEST_SECONDS)[settings.kafka_topic].result()
+    except KafkaException as error:
+        cause = error.args[0]
+        if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False  # another process was quicker
+        if cause.retriable() or cause.code() < 0:  # below 0: the client's own, such as no broker within the time
+            raise RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {cause.name()}") from error
+        raise FatalError(
+            f"Kafka refused to create KAFKA_TOPIC {settings.kafka_topic!r}: {cause.name()}, {cause.str()}"
+        ) from error
+    return True

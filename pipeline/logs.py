@@ -1,0 +1,85 @@
+"""Logs: a line is an event and its fields, for people (``text``) or for a collector (``json``), on standard error.
+
+Our own events and those of the libraries (Faust, aiokafka, boto3) leave through the same handler. Nothing is logged per record,
+and never a record's value: an event names offsets, counts and reasons.
+"""
+
+import logging.config
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from pipeline.settings import LogSettings
+
+# Libraries that report their ordinary running at INFO; their warnings still come through.
+_QUIET_LOGGERS = ("aiokafka", "aiopg", "asyncio", "boto3", "botocore", "faust", "mode", "urllib3", "yoyo")
+
+
+def _drop_values_of_foreign_errors(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Keep where a foreign error came from, not what it said: a driver's message may quote the record or the database's row."""
+    error = event.get("exc_info")
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        event["error_type"] = type(error).__name__
+    return event
+
+
+_SHARED: tuple[Processor, ...] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.stdlib.ExtraAdder(),
+    _drop_values_of_foreign_errors,
+)
+
+
+def logging_config(settings: LogSettings) -> dict[str, Any]:
+    """The :func:`logging.config.dictConfig` schema; Faust applies it by itself, the bridge through :func:`configure`."""
+    renderer: Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, sort_keys=False)
+    )
+    level = settings.log_level.upper()
+    quiet_level = "DEBUG" if settings.log_level == "debug" else "WARNING"
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "event": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": list(_SHARED),
+                "processors": [
+                    structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                    structlog.processors.format_exc_info,
+                    renderer,
+                ],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "event"}},
+        "root": {"level": level, "handlers": ["stderr"]},
+        "loggers": {name: {"level": quiet_level} for name in _QUIET_LOGGERS},
+    }
+
+
+def configure_structlog() -> None:
+    """Send structlog's events through the standard library's loggers, so that all lines have one form."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def configure(settings: LogSettings) -> None:
+    """Set up logging for a process that has no framework to do it."""
+    logging.config.dictConfig(logging_config(settings))
+    configure_structlog()
