@@ -1,7 +1,8 @@
 """The raw topic, created with explicit settings by whichever process comes first."""
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from pipeline.contract import RECORD_BYTES_MAX
 from pipeline.errors import FatalError, RetryableError
@@ -16,9 +17,7 @@ def ensure_topic(settings: KafkaSettings) -> bool:
     An existing topic is left as it is. Raises :class:`RetryableError` when Kafka can't be reached and :class:`FatalError` when
     it refuses.
     """
-    admin = AdminClient(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0, "log.connection.close": False}
-    )
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0, "log.connection.close": False})
     try:
         topics = admin.list_topics(timeout=_REQUEST_SECONDS).topics
         if settings.kafka_topic in topics and topics[settings.kafka_topic].error is None:
@@ -43,7 +42,5 @@ def ensure_topic(settings: KafkaSettings) -> bool:
             return False  # another process was quicker
         if cause.retriable() or cause.code() < 0:  # below 0: the client's own, such as no broker within the time
             raise RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {cause.name()}") from error
-        raise FatalError(
-            f"Kafka refused to create KAFKA_TOPIC {settings.kafka_topic!r}: {cause.name()}, {cause.str()}"
-        ) from error
+        raise FatalError(f"Kafka refused to create KAFKA_TOPIC {settings.kafka_topic!r}: {cause.name()}, {cause.str()}") from error
     return True

@@ -5,25 +5,42 @@ and never a record's value: an event names offsets, counts and reasons.
 """
 
 import logging.config
+import sys
+import traceback
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from pipeline.errors import PipelineError
 from pipeline.settings import LogSettings
+
+_CHAIN_MAX = 8
 
 # Libraries that report their ordinary running at INFO; their warnings still come through.
 _QUIET_LOGGERS = ("aiokafka", "aiopg", "asyncio", "boto3", "botocore", "faust", "mode", "urllib3", "yoyo")
 
 
-def _drop_values_of_foreign_errors(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Keep where a foreign error came from, not what it said: a driver's message may quote the record or the database's row."""
-    error = event.get("exc_info")
+def _exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Render where an error came from. What it says is kept for our own errors only: a driver's message may quote the record."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()
     if isinstance(error, tuple):
         error = error[1]
     if isinstance(error, BaseException):
-        event["error_type"] = type(error).__name__
+        links: list[str] = []
+        link: BaseException | None = error
+        while link is not None and len(links) < _CHAIN_MAX:
+            links.append("".join(traceback.format_tb(link.__traceback__)) + _name(link))
+            link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        event["error"] = _name(error)
+        event["exception"] = "\ncaused by:\n".join(links)
     return event
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, PipelineError) else type(error).__name__
 
 
 _SHARED: tuple[Processor, ...] = (
@@ -32,7 +49,7 @@ _SHARED: tuple[Processor, ...] = (
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.stdlib.ExtraAdder(),
-    _drop_values_of_foreign_errors,
+    _exception_without_values,
 )
 
 
@@ -44,7 +61,7 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
         else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, sort_keys=False)
     )
     level = settings.log_level.upper()
-    quiet_level = "DEBUG" if settings.log_level == "debug" else "WARNING"
+    quiet_level = "INFO" if settings.log_level == "debug" else "WARNING"  # never DEBUG: there botocore and aiokafka quote bodies
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -54,7 +71,6 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 "foreign_pre_chain": list(_SHARED),
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    structlog.processors.format_exc_info,
                     renderer,
                 ],
             }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from socketserver import ThreadingMixIn
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -96,7 +96,7 @@ class OperationsServer:
     def _serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            return self._metrics(environ, start_response)
+            return cast("Iterable[bytes]", self._metrics(environ, start_response))
         if path not in self._checks:
             start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [b"there is /metrics, /livez and /readyz\n"]

@@ -61,12 +61,8 @@ class KafkaSettings(Settings):
 class LogSettings(Settings):
     """How a process logs."""
 
-    log_format: Literal["text", "json"] = Field(
-        "text", description="One line an event: `text` to read, `json` to collect."
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least severe event that is logged."
-    )
+    log_format: Literal["text", "json"] = Field("text", description="One line an event: `text` to read, `json` to collect.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe event that is logged.")
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
@@ -92,6 +88,4 @@ def read_secret_file(path: Path, setting: str) -> SecretStr:
     try:
         return SecretStr(path.read_text().rstrip("\r\n"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"{setting}: can't read the file it names ({type(error).__name__}); check path and rights"
-        ) from error
+        raise SettingsError(f"{setting}: can't read the file it names ({type(error).__name__}); check path and rights") from error
