@@ -1,0 +1,15 @@
+"""The stream worker: Kafka to Postgres, masked, in micro-batches, each record exactly once. Run it with `faust -A stream_app worker`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stream_app.application import app as app  # noqa: PLC0414 - the name that `faust -A stream_app` looks for
+
+
+def __getattr__(name: str) -> Any:
+    """``stream_app.app`` is the Faust App, made when it is asked for: importing a part of the package reads no setting."""
+    if name == "app":
+        from stream_app.application import app  # noqa: PLC0415 - see above
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

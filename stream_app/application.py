@@ -1,0 +1,200 @@
+"""The composition root: the App that `faust -A stream_app` finds. Only this module knows the concrete classes.
+
+Importing it reads the settings and nothing else: no connection, no key. `worker` composes the rest before it starts
+(:meth:`StreamApp.compose`).
+"""
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+from faust.transport.drivers import TRANSPORTS
+from faust.types import StreamT
+
+from pipeline import logs
+from pipeline.errors import RetryableError, SettingsError
+from pipeline.kafka_topic import ensure_topic
+from pipeline.operations import OperationsServer
+from pipeline.settings import load
+from stream_app.batch import BatchBuilder
+from stream_app.dead_letters import Sealer
+from stream_app.health import WorkerHealth
+from stream_app.masking.keysets import load_dead_letter_public_keyset
+from stream_app.masking.masker import make_masker
+from stream_app.metrics import WorkerMetrics
+from stream_app.partition_writer import Budget
+from stream_app.partitions import Partitions
+from stream_app.positions import Partition
+from stream_app.postgres.batch_writer import BatchWriter
+from stream_app.postgres.connection import WRITER
+from stream_app.postgres.pool import ConnectionPool
+from stream_app.settings import WorkerSettings
+from stream_app.windows import WindowPolicy
+
+log = structlog.get_logger(__name__)
+
+KAFKA_ABSENT_LOG_SECONDS = 60.0
+FETCH_BYTES_MAX = 1_048_576
+"""Of one partition's fetch, compressed; also what waits in the consumer for each partition. A larger record still comes, alone."""
+
+TRANSPORTS.aliases["batch"] = "stream_app.transport.batch_transport:BatchTransport"
+
+
+class _ConsumerOnly(BootStrategy):
+    """No Faust producer: nothing is sent. No Faust web server: its pages show internals; the operations server has its port."""
+
+    enable_kafka_producer = False
+    enable_web = False
+
+
+class StreamApp(faust.App):
+    """The worker: reads whole fetches, hands them to the partitions, stops in order."""
+
+    BootStrategy = _ConsumerOnly
+
+    partitions: Partitions
+    metrics: WorkerMetrics
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        brokers = [f"batch://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")]
+        super().__init__(
+            settings.consumer_group,
+            broker=brokers,
+            store="memory://",
+            topic_disable_leader=True,
+            topic_allow_declare=False,  # ensure_topic() made it, with the settings that matter
+            consumer_auto_offset_reset="earliest",  # never relied on: partition_writer.py checks what comes
+            consumer_max_fetch_size=FETCH_BYTES_MAX,
+            broker_max_poll_records=settings.window_rows,
+            broker_session_timeout=settings.kafka_session_timeout_seconds,
+            broker_heartbeat_interval=settings.kafka_session_timeout_seconds / 4,
+            broker_request_timeout=max(40.0, settings.kafka_session_timeout_seconds + 10),  # Faust wants it above the session timeout
+            broker_rebalance_timeout=settings.flush_seconds + 30,  # a worker that flushes is waited for
+            broker_commit_interval=1.0,
+            consumer_metadata_max_age_ms=30_000,  # partitions that are added are seen within half a minute
+            stream_wait_empty=False,  # nothing is acknowledged event by event; release() writes what is in hand
+            stream_recovery_delay=0.0,
+            ConsumerScheduler="stream_app.transport.batch_scheduler:WholeFetches",
+            Worker="stream_app.commands.worker:StreamWorker",
+            worker_redirect_stdouts=False,
+            logging_config=logs.logging_config(settings),
+            web_host=settings.web_bind,
+            web_bind=settings.web_bind,
+            web_port=settings.web_port,
+            autodiscover=False,
+        )
+        self.settings = settings
+
+    def compose(self) -> None:
+        """Make what the worker needs beyond the settings. Raises :class:`FatalError`; opens no connection."""
+        settings = self.settings
+        logs.configure_structlog()
+        if settings.postgres_dsn is None:
+            raise SettingsError("POSTGRES_DSN: not set; the worker writes there")
+        self.metrics = WorkerMetrics()
+        self._pool = ConnectionPool(
+            settings, role=WRITER, application_name="login-stream worker", size=settings.postgres_connections_max
+        )
+        store = BatchWriter(
+            self._pool,
+            consumer_group=settings.consumer_group,
+            owner=f"{socket.gethostname()}:{os.getpid()}",
+            create_date_time_zone=settings.create_date_time_zone,
+        )
+        builder = BatchBuilder(
+            make_masker(settings.masking_methods, settings.masking_keyset_file),
+            Sealer(load_dead_letter_public_keyset(settings.dead_letter_public_keyset_file)),
+        )
+        self.partitions = Partitions(
+            store=store,
+            builder=builder,
+            policy=WindowPolicy(rows=settings.window_rows, bytes=settings.window_bytes, seconds=settings.window_seconds),
+            budget=Budget(settings.buffer_bytes_max),
+            flush_seconds=settings.flush_seconds,
+            metrics=self.metrics,
+        )
+        self.health = WorkerHealth(self.partitions.problems)
+
+    def _create_directories(self) -> None:
+        """Nothing: Faust would make a data directory for tables, and there are none."""
+
+    async def on_start(self) -> None:
+        """Serve health and metrics, then wait for Kafka and the topic."""
+        self.add_future(self.health.beat())
+        self._operations: OperationsServer | None = None
+        if self.conf.web_enabled:
+            self._operations = OperationsServer(
+                self.conf.web_bind, self.conf.web_port, self.metrics.registry, self.health.livez, self.health.readyz
+            )
+            self._operations.start()
+        await self._wait_for_topic()
+        self.health.waiting_for = None
+        log.info(
+            "worker_started",
+            consumer_group=self.settings.consumer_group,
+            topic=self.settings.kafka_topic,
+            web_port=None if self._operations is None else self._operations.port,
+        )
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        """Write what is in hand while the group still counts us in, then leave it."""
+        if self._consumer is not None:
+            await self._consumer.release()
+        await super().on_stop()
+
+    async def on_shutdown(self) -> None:
+        """Last of all: the connections, then the metrics, which showed the stop until its end."""
+        await self._pool.close()
+        if self._operations is not None:
+            self._operations.stop()
+        log.info("worker_stopped")
+        await super().on_shutdown()
+
+    async def _wait_for_topic(self) -> None:
+        self.health.waiting_for = "Kafka"
+        loop = asyncio.get_running_loop()
+        logged_at: float | None = None
+        while not self.should_stop:
+            try:
+                created = await loop.run_in_executor(None, ensure_topic, self.settings)
+            except RetryableError as error:
+                if logged_at is None or loop.time() - logged_at >= KAFKA_ABSENT_LOG_SECONDS:
+                    logged_at = loop.time()
+                    log.warning("waiting_for_kafka", problem=str(error))
+                await self.sleep(1.0)
+                continue
+            if created:
+                log.info("topic_created", topic=self.settings.kafka_topic)
+            return
+
+
+def make_app(settings: WorkerSettings) -> StreamApp:
+    """The App with its one agent."""
+    application = StreamApp(settings)
+    topic = application.topic(settings.kafka_topic, value_type=bytes, value_serializer="raw", key_serializer="raw", acks=False)
+
+    @application.agent(topic, name="write_logins", isolated_partitions=True)
+    async def write_logins(stream: StreamT[Any]) -> None:
+        """One actor a partition: hands each fetch to the partition's writer, which never blocks it."""
+        async for event in stream.noack().events():
+            message = event.message
+            application.partitions.receive(Partition(message.topic, message.partition), message.value)
+
+    return application
+
+
+def _settings() -> WorkerSettings:
+    try:
+        return load(WorkerSettings)
+    except SettingsError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+app = make_app(_settings())
+
+from stream_app import commands as commands  # noqa: E402, PLC0414 - each command registers itself with Faust's command line

@@ -1,0 +1,36 @@
+"""`faust -A stream_app worker`: Faust's own command, with our start-up checks and without its banner."""
+
+from typing import Any
+
+import click
+from faust.cli.worker import worker as faust_worker_command
+from faust.worker import Worker
+from mode import ServiceT
+
+from pipeline.errors import FatalError
+
+
+class StreamWorker(Worker):
+    """Faust's worker without its progress spinner: standard output stays empty, the log tells."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.spinner = None
+
+
+class worker(faust_worker_command):  # noqa: N801 - the class's name is the command's
+    """Write logins from Kafka to Postgres. Start as many as there are partitions, on any machines; each stops cleanly on SIGTERM."""
+
+    def as_service(self, loop: Any, *args: Any, **kwargs: Any) -> ServiceT:
+        """The App, composed: a missing keyset or setting ends here, with one line."""
+        service = super().as_service(loop, *args, **kwargs)
+        try:
+            self.app.compose()
+        except FatalError as error:
+            raise click.ClickException(str(error)) from error
+        return service
+
+    def on_worker_created(self, worker: Worker) -> None:
+        """No banner: the log line worker_started says what a reader needs."""
+
+

@@ -1,0 +1,113 @@
+"""The partitions that the consumer group gives to this worker: one writer each, sharing one memory budget."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from stream_app.batch import BatchBuilder
+from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.partition_writer import Budget, Chunk, Log, PartitionWriter, Store
+from stream_app.positions import Partition
+from stream_app.windows import WindowPolicy
+
+
+class Partitions:
+    """Opens writers when partitions are assigned, closes them when they are revoked, and routes chunks to them.
+
+    Event loop only, but for :meth:`gauges` and :meth:`problems`, which the metrics thread may call.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        builder: BatchBuilder,
+        policy: WindowPolicy,
+        budget: Budget,
+        flush_seconds: float,
+        metrics: WorkerMetrics,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._builder = builder
+        self._policy = policy
+        self._budget = budget
+        self._flush_seconds = flush_seconds
+        self._metrics = metrics
+        self._writers: dict[Partition, PartitionWriter] = {}
+        self._committed: dict[Partition, int] = {}
+        self.assignments = 0
+        metrics.serve_partitions(self.gauges, wall_clock)
+
+    def assign(self, partitions: Iterable[Partition], kafka: Log) -> None:
+        """Start to claim and write these, and only these. The ones held before must have been revoked."""
+        if self._writers:
+            raise RuntimeError("partitions are assigned while others are still held")
+        self.assignments += 1
+        self._metrics.rebalances.inc()
+        self._committed.clear()
+        for partition in partitions:
+            self._writers[partition] = PartitionWriter(
+                partition,
+                kafka=kafka,
+                store=self._store,
+                builder=self._builder,
+                policy=self._policy,
+                budget=self._budget,
+                on_budget_freed=self._on_budget_freed,
+                metrics=self._metrics,
+            )
+
+    async def revoke(self) -> None:
+        """Write what is in hand, within the bound, and give every partition up. Returns at once when none is held."""
+        writers = list(self._writers.values())
+        await asyncio.gather(*(writer.close(self._flush_seconds) for writer in writers))
+
+    def forget(self) -> None:
+        """Drop the closed writers, once their last positions are committed."""
+        self._writers.clear()
+
+    def receive(self, partition: Partition, chunk: Chunk) -> None:
+        """Route a chunk; one of a partition that is no longer held is dropped, its next owner reads it."""
+        writer = self._writers.get(partition)
+        if writer is not None:
+            writer.receive(chunk)
+
+    def uncommitted(self) -> dict[Partition, int]:
+        """Positions that moved since :meth:`committed` was last told."""
+        return {
+            partition: writer.next_offset
+            for partition, writer in self._writers.items()
+            if writer.next_offset and self._committed.get(partition) != writer.next_offset
+        }
+
+    def committed(self, offsets: Mapping[Partition, int]) -> None:
+        """These are in Kafka now too."""
+        self._committed.update(offsets)
+
+    def saw_log_ends(self, ends: Mapping[Partition, int]) -> None:
+        """The ends of the logs as Kafka has just told them."""
+        for partition, end in ends.items():
+            if partition in self._writers:
+                self._writers[partition].log_end_offset = end
+
+    @property
+    def held(self) -> list[Partition]:
+        """The partitions that are held now."""
+        return list(self._writers)
+
+    def gauges(self) -> list[PartitionGauges]:
+        """What each partition shows."""
+        return [writer.gauges() for writer in list(self._writers.values())]
+
+    def problems(self) -> dict[str, str]:
+        """The partitions that do not write, and why."""
+        return {
+            f"{writer.partition.topic}/{writer.partition.partition}": writer.problem or writer.state.value
+            for writer in list(self._writers.values())
+            if not writer.writes
+        }
+
+    def _on_budget_freed(self) -> None:
+        for writer in self._writers.values():
+            writer.budget_freed()

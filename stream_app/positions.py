@@ -1,0 +1,40 @@
+"""Where a partition stands, and who may move it.
+
+The position is the next offset to read. It lives in Postgres beside the rows and moves in the statement that writes them, so rows
+and position can't part. A claim makes a worker the owner: it raises the epoch, and a write with an older epoch moves nothing.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Partition(NamedTuple):
+    """One partition of a topic. Equal, as a tuple, to Faust's and aiokafka's own."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A stored position: the next offset to read, and the epoch of the claim that wrote it."""
+
+    next_offset: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to move one partition's position until somebody claims it with a higher epoch."""
+
+    partition: Partition
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one statement did: ``moved`` is False when the fence refused it, and then nothing was written."""
+
+    moved: bool
+    rows: int
+    dead_letters: int

@@ -1,0 +1,70 @@
+"""Claims partitions and writes batches: every record ends as exactly one row or one dead letter.
+
+Promise: rows, dead letters and position move together, in one statement, and only while the caller's claim is the last one and the
+position is where its batch begins. It holds because of the row lock on ``stream_positions``: a claim waits for a write under way
+and a write for a claim, and each then sees what the other left (READ COMMITTED evaluates the condition again).
+
+How it could break: a second statement (rows written apart from the position), another isolation level, or a caller that believes
+a RetryableError means that nothing was written. It means: ask for the position.
+"""
+
+from typing import Any
+
+import psycopg2
+
+from stream_app.batch import Batch
+from stream_app.positions import Claim, Partition, Position, Written
+from stream_app.postgres.pool import ConnectionPool
+from stream_app.postgres.queries import load_queries
+
+
+class BatchWriter:
+    """The statements of ``sql/worker.sql`` for one consumer group."""
+
+    def __init__(self, pool: ConnectionPool, *, consumer_group: str, owner: str, create_date_time_zone: str) -> None:
+        self._pool = pool
+        self._consumer_group = consumer_group
+        self._owner = owner
+        self._time_zone = create_date_time_zone
+        self._queries = load_queries("worker.sql")
+
+    async def position(self, partition: Partition) -> Position | None:
+        """Where the partition stands; None if it was never claimed."""
+        row = await self._pool.fetch_one(self._queries["read_position"], self._place(partition))
+        return None if row is None else Position(next_offset=row[0], epoch=row[1])
+
+    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]:
+        """Become the partition's owner; the claim and the position to read from, which is ``start`` for a new partition."""
+        row = await self._pool.fetch_one(
+            self._queries["claim_partition"], {**self._place(partition), "start": start, "owner": self._owner}
+        )
+        if row is None:
+            raise RuntimeError("claim_partition returned no row")
+        return Claim(partition, epoch=row[1]), row[0]
+
+    async def write(self, claim: Claim, batch: Batch) -> Written:
+        """Write a batch under a claim. ``moved`` False: refused by the fence, nothing was written."""
+        letters = batch.dead_letters
+        row = await self._pool.fetch_one(
+            self._queries["write_batch"],
+            {
+                **self._place(claim.partition),
+                **batch.parameters(),
+                "epoch": claim.epoch,
+                "first_offset": batch.first_offset,
+                "next_offset": batch.next_offset,
+                "time_zone": self._time_zone,
+                "letter_offsets": [letter.offset for letter in letters],
+                "letter_message_ids": [letter.message_id for letter in letters],
+                "letter_sent_at_ms": [letter.sent_at_ms for letter in letters],
+                "letter_reasons": [letter.reason for letter in letters],
+                "letter_fields": [letter.field for letter in letters],
+                "letter_sealed": [psycopg2.Binary(letter.sealed) for letter in letters],
+            },
+        )
+        if row is None:
+            raise RuntimeError("write_batch returned no row")
+        return Written(moved=row[0] == 1, rows=row[1], dead_letters=row[2])
+
+    def _place(self, partition: Partition) -> dict[str, Any]:
+        return {"consumer_group": self._consumer_group, "topic": partition.topic, "partition": partition.partition}

@@ -1,0 +1,100 @@
+"""A few connections, each used by one statement at a time, and made anew when something is wrong with one.
+
+aiopg's own pool is not used: it keeps the parameters it was made with, and here the password is read again for each connection, so
+that a rotated one works without a restart. Connections are in autocommit, as aiopg's always are: a statement is a transaction.
+
+Written against aiopg 1.4.0. Two of its habits matter: it turns a statement that the server cancelled (statement_timeout) into
+CancelledError, as if the task had been cancelled (``Connection._poll``); and it closes a connection whose statement timed out on
+our side, without waiting for the server, which may still carry it out. So a RetryableError from here leaves the outcome unknown.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import aiopg
+import psycopg2
+
+from pipeline.errors import RetryableError
+from stream_app.postgres.connection import connection_parameters
+from stream_app.postgres.errors import translate
+from stream_app.postgres.settings import PostgresSettings
+
+_ANSWER_GRACE_SECONDS = 5.0
+"""The server ends a statement by itself at its statement timeout; only one that no longer answers runs into ours."""
+
+
+class ConnectionPool:
+    """At most ``size`` connections with one role; each is opened when it is first needed."""
+
+    def __init__(self, settings: PostgresSettings, *, role: str, application_name: str, size: int) -> None:
+        self._settings = settings
+        self._role = role
+        self._application_name = application_name
+        self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
+        self._slots: asyncio.LifoQueue[Any | None] = asyncio.LifoQueue()  # last in, first out: few connections while few suffice
+        for _ in range(size):
+            self._slots.put_nowait(None)
+        self._size = size
+        self.connections_open = 0
+
+    async def fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """Run one statement and return its first row.
+
+        Raises :class:`RetryableError` (the outcome is unknown), :class:`stream_app.postgres.errors.RowRefusedError` or
+        :class:`FatalError` (nothing was done).
+        """
+        connection = await self._slots.get()
+        usable = False
+        try:
+            if connection is None:
+                connection = await self._connect()
+            async with connection.cursor(timeout=self._answer_seconds) as cursor:
+                await cursor.execute(statement, parameters)
+                row: tuple[Any, ...] | None = await cursor.fetchone()
+            usable = True
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RetryableError("Postgres ended a statement at POSTGRES_STATEMENT_TIMEOUT_SECONDS") from error
+        except TimeoutError as error:
+            raise RetryableError(f"Postgres gave no answer within {self._answer_seconds:g} s") from error
+        except (psycopg2.Error, ValueError) as error:
+            translated = translate(error)
+            usable = connection is not None and not isinstance(translated, RetryableError)
+            raise translated from error
+        else:
+            return row
+        finally:
+            if connection is not None and (not usable or connection.closed):
+                await self._close(connection)
+                connection = None
+            self._slots.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Close the connections that are at rest; one in use is closed by whoever uses it when its statement is cancelled."""
+        for _ in range(self._slots.qsize()):
+            connection = self._slots.get_nowait()
+            if connection is not None:
+                await self._close(connection)
+            self._slots.put_nowait(None)
+
+    async def _connect(self) -> Any:
+        parameters = connection_parameters(self._settings, role=self._role, application_name=self._application_name)
+        connection = await aiopg.connect(
+            dsn=None,
+            timeout=self._answer_seconds,
+            enable_json=False,  # each of these would ask the server about a type that is not used
+            enable_hstore=False,
+            enable_uuid=False,
+            **parameters,
+        )
+        self.connections_open += 1
+        return connection
+
+    async def _close(self, connection: Any) -> None:
+        self.connections_open -= 1
+        await connection.close()
+
+

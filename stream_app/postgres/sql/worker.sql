@@ -1,0 +1,61 @@
+-- name: read_position
+-- Where a partition stands; no row before it was first claimed.
+SELECT next_offset, epoch
+FROM stream_positions
+WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s;
+
+-- name: claim_partition
+-- Make this worker the owner: from here on a write with an older epoch moves nothing. Waits for such a write that is under way.
+-- The start counts only if the partition was never claimed.
+INSERT INTO stream_positions AS stored (consumer_group, topic, partition, next_offset, epoch, owner, updated_at)
+VALUES (%(consumer_group)s, %(topic)s, %(partition)s, %(start)s, 1, %(owner)s, now())
+ON CONFLICT (consumer_group, topic, partition)
+DO UPDATE SET epoch = stored.epoch + 1, owner = excluded.owner, updated_at = now()
+RETURNING next_offset, epoch;
+
+-- name: write_batch
+-- The whole promise in one statement: the position moves only if it is where this batch begins and the claim is the last one; rows
+-- and dead letters go in only if it moved; a message that is there already is left as it is.
+-- Columns come as one text each, cut at U+001F (no cleaned value holds a control character); U+0002 alone stands for NULL.
+WITH moved AS (
+    UPDATE stream_positions
+    SET next_offset = %(next_offset)s, updated_at = now()
+    WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
+      AND epoch = %(epoch)s AND next_offset = %(first_offset)s
+    RETURNING 1
+), written AS (
+    INSERT INTO user_logins
+        (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date, sent_at, message_id)
+    SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version,
+           (sent_at AT TIME ZONE %(time_zone)s)::date, sent_at, message_id
+    FROM (
+        SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version,
+               to_timestamp(sent_at_ms / 1000.0::float8) AS sent_at, message_id
+        FROM unnest(
+            string_to_array(%(user_id)s, E'\x1f'),
+            string_to_array(%(device_type)s, E'\x1f'),
+            string_to_array(%(masked_ip)s, E'\x1f', E'\x02'),
+            string_to_array(%(masked_device_id)s, E'\x1f', E'\x02'),
+            string_to_array(%(locale)s, E'\x1f', E'\x02'),
+            string_to_array(%(app_version)s, E'\x1f')::integer[],
+            string_to_array(%(sent_at_ms)s, E'\x1f')::bigint[],
+            string_to_array(%(message_id)s, E'\x1f')::uuid[]
+        ) AS login (user_id, device_type, masked_ip, masked_device_id, locale, app_version, sent_at_ms, message_id)
+        WHERE EXISTS (SELECT FROM moved)
+    ) AS login
+    ON CONFLICT (sent_at, message_id) DO NOTHING
+    RETURNING 1
+), letters AS (
+    INSERT INTO dead_letters
+        (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, sealed)
+    SELECT %(consumer_group)s, %(topic)s, %(partition)s, record_offset, message_id, to_timestamp(sent_at_ms / 1000.0::float8),
+           reason, field, sealed
+    FROM unnest(
+        %(letter_offsets)s::bigint[], %(letter_message_ids)s::uuid[], %(letter_sent_at_ms)s::bigint[],
+        %(letter_reasons)s::text[], %(letter_fields)s::text[], %(letter_sealed)s::bytea[]
+    ) AS letter (record_offset, message_id, sent_at_ms, reason, field, sealed)
+    WHERE EXISTS (SELECT FROM moved)
+    ON CONFLICT (sent_at, message_id) DO NOTHING
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT count(*) FROM letters);

@@ -1,0 +1,74 @@
+"""The worker's settings: each option once."""
+
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.settings import KafkaSettings, LogSettings, Port
+from stream_app.postgres.settings import PostgresSettings
+
+MEBIBYTE = 1_048_576
+
+
+class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
+    """What `faust -A stream_app` reads from the environment."""
+
+    consumer_group: str = Field(
+        "stream_app",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Kafka consumer group; the positions in Postgres are kept under its name.",
+    )
+    kafka_session_timeout_seconds: float = Field(
+        10, ge=1, le=300, description="After this long without a sign of life a worker's partitions go to the others."
+    )
+    window_rows: int = Field(5_000, ge=1, le=100_000, description="A micro-batch closes at this many records.")
+    window_bytes: int = Field(
+        8 * MEBIBYTE, ge=65_536, le=256 * MEBIBYTE, description="A micro-batch closes at this much memory (1 KiB a record and its body)."
+    )
+    window_seconds: float = Field(
+        0.2, gt=0, le=60, description="A micro-batch closes this long after its first record, also when no other comes."
+    )
+    buffer_bytes_max: int = Field(
+        48 * MEBIBYTE,
+        ge=MEBIBYTE,
+        le=16_384 * MEBIBYTE,
+        description="Fetching pauses while this much waits to be written, over all partitions of the worker.",
+    )
+    flush_seconds: float = Field(
+        5, gt=0, le=60, description="How long a worker that stops or loses partitions tries to write what it holds."
+    )
+    postgres_connections_max: int = Field(4, ge=1, le=64, description="Connections of one worker; so many partitions write at a time.")
+    masking_keyset_file: Path | None = Field(
+        None, description="The masking keyset, made by `faust -A stream_app keys create`; readable by its owner only."
+    )
+    masking_methods: str = Field(
+        "", description="Masking by field where it is not the default, such as `ip=hmac,device_id=redact`."
+    )
+    dead_letter_public_keyset_file: Path | None = Field(
+        None, description="The public keyset that seals dead letters, made by `faust -A stream_app keys create`."
+    )
+    app_version_encoding: Literal["ordered", "joined"] = Field(
+        "ordered", description="app_version as integer: `ordered` keeps order; `joined` drops the dots, for tables filled that way before."
+    )
+    create_date_time_zone: str = Field("UTC", description="The time zone whose date of sent at is create_date.")
+    web_bind: str = Field("127.0.0.1", min_length=1, description="Address of /metrics, /livez and /readyz.")
+    web_port: Port = Field(
+        6_066, description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` has the last word."
+    )
+
+    @field_validator("create_date_time_zone")
+    @classmethod
+    def _known_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError("expected an IANA time zone such as UTC or Europe/Berlin") from error
+        return name
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> "WorkerSettings":
+        if self.window_bytes > self.buffer_bytes_max:
+            raise ValueError("WINDOW_BYTES must not exceed BUFFER_BYTES_MAX: such a window could never fill")
+        return self

@@ -1,0 +1,16 @@
+"""Faust's `ConsumerScheduler` extension point: hand over each partition's fetch whole."""
+
+from collections.abc import Iterator, Mapping
+
+from faust.types import TP
+from faust.types.transports import SchedulingStrategyT
+
+from stream_app.partition_writer import Chunk
+
+
+class WholeFetches(SchedulingStrategyT):
+    """One item a partition and fetch, where Faust's own strategy yields record by record, round robin."""
+
+    def iterate(self, records: Mapping[TP, Chunk]) -> Iterator[tuple[TP, Chunk]]:
+        """Each partition's chunk, in the order of the fetch."""
+        return iter(records.items())

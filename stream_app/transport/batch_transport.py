@@ -1,0 +1,246 @@
+"""Faust's transport extension point: one event a partition and fetch, positions from Postgres, no acknowledgements.
+
+Read against faust-streaming 0.15.3 (``transport/consumer.py``, ``transport/drivers/aiokafka.py``, ``tables/recovery.py``) and aiokafka
+0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
+
+- ``_to_message``: the message's value is a whole chunk; per-event delivery costs about 60 us a record.
+- ``perform_seek``: Faust calls it after each assignment, and also while a rebalance is going on. The first call after an assignment
+  hands the partitions to :class:`Partitions`, which claims them in Postgres and seeks each as soon as it can. Faust would give up
+  waiting after ``broker_request_timeout`` and fetch from the committed offset instead; so nothing here waits, and an unclaimed
+  partition is paused.
+- ``on_partitions_revoked``: what is in hand is written before the group goes on.
+- ``commit``: Faust's bookkeeping of acknowledged offsets is off (the topic has ``acks=False``). Positions that are in Postgres are
+  committed to Kafka, for the sake of lag tools.
+- ``_wait_next_records``: Faust sleeps a flat second when every partition is paused; this wakes when one is resumed.
+- ``_fetch_records`` and seeking, in the consumer's thread: each chunk carries the number of the seek that it follows and its place
+  in the order of fetching, taken where both happen on one thread. So a chunk that Faust drops on its way is noticed.
+- ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+from mode import Service
+
+from pipeline.errors import RetryableError
+from stream_app.partition_writer import Chunk
+from stream_app.positions import Partition
+
+if TYPE_CHECKING:
+    from stream_app.application import StreamApp
+
+log = structlog.get_logger(__name__)
+
+KAFKA_ANSWER_SECONDS = 15.0
+LOG_END_SECONDS = 5.0
+"""How often the logs' ends are asked for: a paused partition's fetches no longer tell them."""
+
+FETCH_WAIT_SECONDS = 1.0
+FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
+"""A fetch under way does not see a partition that is resumed meanwhile; so it is short while one is paused."""
+
+
+class BatchConsumerThread(driver.AIOKafkaConsumerThread):
+    """aiokafka's consumer in its own thread; everything here runs on that thread's loop but ``__post_init__``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._seek_numbers: dict[TopicPartition, int] = {}
+        self._next_sequences: dict[TopicPartition, int] = {}
+
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[Any, Chunk]:
+        fetched = await super()._fetch_records(*args, **kwargs)
+        chunks = {}
+        for partition, records in fetched.items():
+            if records:
+                sequence = self._next_sequences.get(partition, 0)
+                self._next_sequences[partition] = sequence + 1
+                chunks[partition] = Chunk(records, self._seek_numbers.get(partition, 0), sequence)
+        return chunks
+
+    async def seek_numbered(self, partition: TopicPartition, offset: int) -> int:
+        """Seek, and return the number that chunks fetched from there on carry."""
+        self._ensure_consumer().seek(partition, offset)  # drops what was fetched for the partition, without an await
+        self._next_sequences[partition] = 0
+        number = self._seek_numbers[partition] = self._seek_numbers.get(partition, 0) + 1
+        return number
+
+    async def log_range(self, partition: TopicPartition) -> tuple[int, int]:
+        """First offset and end of the partition's log."""
+        consumer = self._ensure_consumer()
+        starts = await consumer.beginning_offsets([partition])
+        ends = await consumer.end_offsets([partition])
+        return starts[partition], ends[partition]
+
+    async def committed_offset(self, partition: TopicPartition) -> int | None:
+        """The group's committed offset."""
+        return cast("int | None", await self._ensure_consumer().committed(partition))
+
+    async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit offsets of partitions that are still assigned."""
+        consumer = self._ensure_consumer()
+        assigned = consumer.assignment()
+        mine = {partition: OffsetAndMetadata(offset, "") for partition, offset in offsets.items() if partition in assigned}
+        if mine:
+            await consumer.commit(mine)
+
+
+class BatchConsumer(driver.Consumer):
+    """Faust's consumer, with whole fetches as messages; it is what a partition writer asks of Kafka."""
+
+    app: "StreamApp"
+    _thread: BatchConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._assignment_is_new = False
+        self._partition_resumed = asyncio.Event()
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # --- whole fetches as messages
+
+    def _to_message(self, tp: TP, record: Chunk) -> ConsumerMessage:
+        last = record.records[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            0,
+            [],
+            None,
+            record,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ARG002 - Faust's signature
+        if not self.flow_active:
+            await self.wait(cast("Any", self.can_resume_flow))
+        active = self._get_active_partitions()
+        if not active:
+            self._partition_resumed.clear()
+            try:
+                async with asyncio.timeout(FETCH_WAIT_SECONDS):
+                    await self._partition_resumed.wait()
+            except TimeoutError:
+                return {}, active
+        paused = bool(self._buffered_partitions or self._paused_partitions)
+        seconds = FETCH_WAIT_SECONDS_WHILE_PAUSED if paused else FETCH_WAIT_SECONDS
+        return await self._getmany(active_partitions=set(active), timeout=seconds), active
+
+    # --- assignment
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Remember that these partitions have to be claimed."""
+        self._assignment_is_new = True
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def perform_seek(self) -> None:
+        """Have newly assigned partitions claimed; their fetching begins when they are."""
+        if not self._assignment_is_new:
+            return
+        self._assignment_is_new = False
+        assigned = self.assignment()
+        self.pause_partitions(assigned)
+        self._read_offset.clear()
+        self.app.partitions.assign([Partition(tp.topic, tp.partition) for tp in assigned], self)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Stop the flow, then write and commit what is in hand."""
+        await super().on_partitions_revoked(revoked)
+        self._assignment_is_new = False
+        await self.release()
+
+    async def release(self) -> None:
+        """Give up every partition: write what is in hand, within the bound, and commit the positions."""
+        await self.app.partitions.revoke()
+        await self.commit()
+        self.app.partitions.forget()
+
+    # --- what a partition writer asks
+
+    async def log_range(self, partition: Partition) -> tuple[int, int]:
+        """See :class:`stream_app.partition_writer.Log`."""
+        return cast("tuple[int, int]", await self._ask(self._thread.log_range, _kafka(partition)))
+
+    async def committed(self, partition: Partition) -> int | None:
+        """See :class:`stream_app.partition_writer.Log`."""
+        return cast("int | None", await self._ask(self._thread.committed_offset, _kafka(partition)))
+
+    async def seek(self, partition: Partition, offset: int) -> int:  # type: ignore[override] # a writer's seek; Faust's own is not called
+        """See :class:`stream_app.partition_writer.Log`."""
+        return cast("int", await self._ask(self._thread.seek_numbered, _kafka(partition), offset))
+
+    def pause(self, partition: Partition) -> None:
+        """See :class:`stream_app.partition_writer.Log`. What has been fetched is still delivered, as for Faust's own full buffer."""
+        self._get_active_partitions().discard(TP(*partition))
+        self._buffered_partitions.add(TP(*partition))
+
+    def resume(self, partition: Partition) -> None:
+        """See :class:`stream_app.partition_writer.Log`."""
+        self._buffered_partitions.discard(TP(*partition))
+        self.resume_partitions({TP(*partition)})
+        self._partition_resumed.set()
+
+    async def _ask(self, method: Any, *args: Any) -> Any:
+        try:
+            async with asyncio.timeout(KAFKA_ANSWER_SECONDS):
+                return await self._thread.call_thread(method, *args)
+        except (KafkaError, TimeoutError) as error:
+            raise RetryableError(f"Kafka did not answer ({type(error).__name__})") from error
+
+    # --- committing
+
+    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002, FBT001, FBT002 - Faust's signature
+        """Commit to Kafka the positions that are in Postgres. A failure is counted: correctness does not rest on it."""
+        offsets = self.app.partitions.uncommitted()
+        if not offsets:
+            return False
+        try:
+            await self._ask(self._thread.commit_offsets, {_kafka(partition): offset for partition, offset in offsets.items()})
+        except RetryableError as error:
+            self.app.metrics.commit_errors.inc()
+            log.info("kafka_commit_failed", problem=str(error.__cause__.__class__.__name__))
+            return False
+        self.app.partitions.committed(offsets)
+        return True
+
+    @Service.task
+    async def _watch_log_ends(self) -> None:
+        while not self.should_stop:
+            await self.sleep(LOG_END_SECONDS)
+            held = self.app.partitions.held
+            if held and not self.should_stop:
+                try:
+                    ends = await self._ask(self._log_ends, [_kafka(partition) for partition in held])
+                except RetryableError:
+                    continue  # the gauges keep what they knew; /readyz tells about Kafka
+                self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
+
+    async def _log_ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        return cast("Mapping[TopicPartition, int]", await self._thread._ensure_consumer().end_offsets(list(partitions)))  # noqa: SLF001
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Say nothing: see the module."""
+
+
+class BatchTransport(driver.Transport):
+    """Registered for the URL scheme ``batch``."""
+
+    Consumer = BatchConsumer
+
+
+def _kafka(partition: Partition) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition)

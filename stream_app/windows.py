@@ -1,0 +1,114 @@
+"""When a micro-batch closes: by rows, by bytes, or by time; whichever comes first.
+
+The policy is a value, the state another object, and the clock is handed in, so both are tested without waiting.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
+
+RECORD_OVERHEAD_BYTES = 1_024
+"""What a fetched record takes beside its value: the record object, its key, its headers."""
+
+
+class SizedRecord(Protocol):
+    """What a window asks of a record."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The body."""
+
+
+RecordT = TypeVar("RecordT", bound=SizedRecord)
+
+
+class Trigger(StrEnum):
+    """Why a window closed."""
+
+    ROWS = "rows"
+    BYTES = "bytes"
+    SECONDS = "seconds"
+    FLUSH = "flush"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPolicy:
+    """The bounds of one micro-batch, in memory. A record larger than ``bytes`` makes a window of its own."""
+
+    rows: int
+    bytes: int
+    seconds: float
+
+
+def memory_bytes(records: Sequence[SizedRecord]) -> int:
+    """What these records hold in memory, near enough to bound it."""
+    return sum([len(record.value or b"") for record in records]) + len(records) * RECORD_OVERHEAD_BYTES
+
+
+class Window(Generic[RecordT]):
+    """The records of one partition that wait to be written, in order."""
+
+    def __init__(self, policy: WindowPolicy) -> None:
+        self.policy = policy
+        self.rows = 0
+        self.bytes = 0
+        self.opened_at: float | None = None
+        self._records: deque[RecordT] = deque()
+
+    def add(self, records: Sequence[RecordT], now: float) -> int:
+        """Take records in at monotonic second ``now``; their bytes in memory are returned."""
+        added = memory_bytes(records)
+        self._records.extend(records)
+        self.rows += len(records)
+        self.bytes += added
+        if self.opened_at is None:
+            self.opened_at = now
+        return added
+
+    @property
+    def oldest(self) -> RecordT | None:
+        """The record that has waited longest."""
+        return self._records[0] if self._records else None
+
+    def due(self, now: float) -> Trigger | None:
+        """Why the window must close at ``now``, or None."""
+        if self.rows >= self.policy.rows:
+            return Trigger.ROWS
+        if self.bytes >= self.policy.bytes:
+            return Trigger.BYTES
+        if self.opened_at is not None and now - self.opened_at >= self.policy.seconds:
+            return Trigger.SECONDS
+        return None
+
+    def seconds_until_due(self, now: float) -> float | None:
+        """How long the window may stay open without further records; None while it is empty."""
+        return None if self.opened_at is None else max(0.0, self.opened_at + self.policy.seconds - now)
+
+    def take(self, now: float) -> list[RecordT]:
+        """Close the window: its records up to the bounds. What is over opens the next window at ``now``."""
+        if self.bytes <= self.policy.bytes:
+            count = min(self.rows, self.policy.rows)
+        else:
+            count, total = 0, 0
+            for record in islice(self._records, self.policy.rows):
+                total += memory_bytes((record,))
+                if total > self.policy.bytes and count:
+                    break
+                count += 1
+        popleft = self._records.popleft
+        taken = [popleft() for _ in range(count)]
+        self.rows -= count
+        self.bytes -= memory_bytes(taken)
+        self.opened_at = now if self._records else None
+        return taken
+
+    def clear(self) -> int:
+        """Drop everything; the bytes that were held are returned."""
+        held = self.bytes
+        self._records.clear()
+        self.rows = self.bytes = 0
+        self.opened_at = None
+        return held
