@@ -1,0 +1,115 @@
+"""A real Kafka: one node that is broker and controller (KRaft)."""
+
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from pathlib import Path
+
+from dev_servers import jars
+from dev_servers.ports import HOST, accepts_connections, free_port
+from dev_servers.process import ChildProcess, DevServerError, Launch
+from dev_servers.server import Server
+
+FORMAT_SECONDS = 60.0
+STARTED = b"Kafka Server started"
+HOUR_MS = 3_600_000
+
+LOGGING = (
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",  # says STARTED
+    "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=error",
+)
+
+PROPERTIES: Mapping[str, str] = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "auto.create.topics.enable": "false",  # a topic that nobody made on purpose would have settings that nobody chose
+    "num.partitions": "4",
+    "default.replication.factor": "1",
+    "min.insync.replicas": "1",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "broker.heartbeat.interval.ms": "500",
+    "broker.session.timeout.ms": "3000",  # how long a restart after SIGKILL waits for the killed broker's session to end
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",  # tests wait for a lost worker's session to end
+    "log.retention.ms": str(7 * 24 * HOUR_MS),
+    "log.retention.bytes": "-1",
+    "log.retention.check.interval.ms": "300000",
+    "log.segment.bytes": str(256 * 1024 * 1024),
+    "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+    "delete.topic.enable": "true",
+}
+
+
+class Kafka(Server):
+    """Kafka 4.1 on one port for clients and one for its controller."""
+
+    name = "kafka"
+
+    def __init__(
+        self,
+        directory: Path,
+        properties: Mapping[str, str] | None = None,
+        heap_mebibytes: int = 512,
+        port: int | None = None,
+    ) -> None:
+        """``properties``: of server.properties, on top of :data:`PROPERTIES`."""
+        super().__init__(directory)
+        self.port = free_port() if port is None else port
+        controller_port = free_port()
+        self._heap_mebibytes = heap_mebibytes
+        self._log_directory = self.directory / "data"
+        self._properties_file = self.directory / "server.properties"
+        self._properties = {
+            **PROPERTIES,
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+            "log.dirs": str(self._log_directory),
+            **(properties or {}),
+        }
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What clients are given."""
+        return f"{HOST}:{self.port}"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """The variables that point bridge and worker here."""
+        return {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
+
+    def _launch(self) -> Launch:
+        class_path = jars.class_path(self.name)
+        self._properties_file.write_text("".join(f"{name}={value}\n" for name, value in self._properties.items()))
+        if not (self._log_directory / "meta.properties").exists():
+            self._format(class_path)
+        heap = (f"-Xms{self._heap_mebibytes // 2}m", f"-Xmx{self._heap_mebibytes}m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
+        return Launch([jars.JAVA, *heap, *LOGGING, "-cp", class_path, "kafka.Kafka", self._properties_file], stop_seconds=15.0)
+
+    def _format(self, class_path: str) -> None:
+        cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        options = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *LOGGING)
+        tool = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties_file)
+        formatting = ChildProcess(self.name, Launch([jars.JAVA, *options, "-cp", class_path, *tool]), self.log_file)
+        if formatting.wait(FORMAT_SECONDS) != 0:
+            raise DevServerError(self.name, "its data directory could not be formatted", self.log_file, formatting.log_from)
+
+    def _is_ready(self) -> bool:
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_from)
+            return STARTED in log.read() and accepts_connections(self.port)
+
+
+__all__ = ["PROPERTIES", "Kafka"]
