@@ -1,0 +1,78 @@
+"""What our commands have in common: they hang below Faust's own command line, and an error is one line, without a traceback.
+
+Use ``@cli.command(cls=Command)`` or ``@cli.group(cls=Group)``. Raise our own errors or click's; the exit code is 1, and 2 for a
+wrong use. Any other exception is a defect: it is shown as where it came from, not what it says, which may quote a value.
+"""
+
+import json
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from faust.cli.base import State, cli
+
+from pipeline.errors import PipelineError
+
+__all__ = ["Command", "Group", "cli", "show_json", "show_table", "wants_json"]
+
+
+class Command(click.Command):
+    """A command whose errors are one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it."""
+        try:
+            return super().invoke(ctx)
+        except PipelineError as error:
+            raise click.ClickException(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            click.echo("".join(traceback.format_tb(error.__traceback__)), err=True, nl=False)
+            raise click.ClickException(f"unexpected {type(error).__name__}: please report it with the lines above") from error
+
+
+class Group(click.Group, Command):
+    """A command with subcommands of that kind."""
+
+    command_class = Command
+    group_class = type
+
+
+def wants_json() -> bool:
+    """Whether Faust's ``--json`` was given: ``faust -A stream_app --json …``."""
+    state = click.get_current_context().find_object(State)
+    return state is not None and bool(state.json)
+
+
+def show_json(content: Any) -> None:
+    """Print for a program to read."""
+    click.echo(json.dumps(content, default=_text))
+
+
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print columns for a person to read: as wide as their longest cell, numbers to the right."""
+    content = [tuple(row) for row in rows]
+    lines = [tuple(titles), *(tuple(_text(cell) for cell in row) for row in content)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(titles))]
+    numeric = [bool(content) and all(isinstance(row[place], int) for row in content) for place in range(len(titles))]
+    for line in lines:
+        aligned = [
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(aligned).rstrip())
+
+
+def named(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Mapping[str, Any]]:
+    """Each row as a mapping, for :func:`show_json`."""
+    return [dict(zip(titles, row, strict=True)) for row in rows]
+
+
+def _text(cell: Any) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, datetime):
+        return cell.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return str(cell)

@@ -1,0 +1,31 @@
+"""`faust -A stream_app migrate`: create or upgrade the tables, roles and rights in Postgres."""
+
+import click
+
+from pipeline.settings import load
+from stream_app.commands.command import Command, cli
+from stream_app.postgres import migrations
+from stream_app.postgres.settings import PostgresSettings
+
+
+@cli.command(cls=Command)
+@click.option("--check", is_flag=True, help="Change nothing; end with exit code 1 if something is pending.")
+@click.pass_context
+def migrate(ctx: click.Context, *, check: bool) -> None:
+    """Create or upgrade the tables, roles and rights in Postgres.
+
+    Safe to run twice, from two machines at once, and while workers run. POSTGRES_DSN's user needs the right to make tables and,
+    the first time on a server, roles.
+    """
+    settings = load(PostgresSettings)
+    if check:
+        found = migrations.state(settings)
+        for migration in found.pending:
+            click.echo(f"pending {migration.name}")
+    else:
+        found = migrations.migrate(settings, click.echo)
+    for name in found.unknown:
+        click.echo(f"applied by a newer version than this: {name}")
+    if check and found.pending:
+        ctx.exit(1)
+    click.echo("the database is up to date")

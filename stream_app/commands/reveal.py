@@ -1,0 +1,80 @@
+"""`faust -A stream_app reveal`: the way back from masked values, for the privacy officer, with a reason, on record.
+
+Promise: nothing is opened before the line in ``reveal_audit`` is committed. The keyset is read before that, so that a missing one
+leaves no line about values that nobody saw.
+"""
+
+import sys
+
+import click
+
+from pipeline.settings import load
+from stream_app.commands.command import Command, cli, show_json, wants_json
+from stream_app.login_record import FIELDS
+from stream_app.masking.masker import Masker
+from stream_app.masking.policy import parse_methods
+from stream_app.masking.tokens import TokenError
+from stream_app.postgres.connection import PRIVACY_OFFICER, connect
+from stream_app.postgres.queries import load_queries
+from stream_app.settings import WorkerSettings
+
+TOKENS_MAX = 1_000
+"""In one go; each call leaves one line, and a line that stands for a whole table would say nothing."""
+
+REASON_CHARACTERS_MAX = 500
+
+
+@cli.command(cls=Command)
+@click.option(
+    "--field",
+    type=click.Choice([field.name for field in FIELDS if field.masking is not None]),
+    required=True,
+    help="The tokens' field.",
+)
+@click.option("--reason", required=True, help="Why; kept in reveal_audit with your name, the time and the number of tokens.")
+@click.argument("tokens", nargs=-1, metavar="[TOKEN]...")
+@click.pass_context
+def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ...]) -> None:
+    """Open masked values: one line for each TOKEN, as it stands in a masked column.
+
+    Without a TOKEN they are read from standard input, one a line. Needs the role stream_privacy_officer, and the masking keyset.
+    """
+    reason = reason.strip()
+    if not 0 < len(reason) <= REASON_CHARACTERS_MAX:
+        raise click.UsageError(f"--reason: expected 1 to {REASON_CHARACTERS_MAX} characters that say why")
+    tokens = tokens or _from_standard_input()
+    if not 0 < len(tokens) <= TOKENS_MAX:
+        raise click.UsageError(f"expected 1 to {TOKENS_MAX} tokens")
+    settings = load(WorkerSettings)
+    masker = Masker.load(
+        parse_methods(settings.masking_methods),
+        keyset_file=settings.masking_keyset_file,
+        hmac_keyset_file=settings.masking_hmac_keyset_file,
+    )
+    with connect(settings, role=PRIVACY_OFFICER, application_name="stream_app reveal") as connection, connection.cursor() as cursor:
+        cursor.execute(load_queries("commands.sql")["add_reveal_audit"], {"reason": reason, "field": field, "tokens": len(tokens)})
+    # The connection is in autocommit: the line stands.
+    if not _show(masker, field, tokens):
+        ctx.exit(1)
+
+
+def _from_standard_input() -> tuple[str, ...]:
+    if sys.stdin.isatty():
+        raise click.UsageError("no token given")
+    return tuple(token for line in sys.stdin if (token := line.strip()))
+
+
+def _show(masker: Masker, field: str, tokens: tuple[str, ...]) -> bool:
+    """Print each value; of a token that doesn't open its place and why. Whether all opened."""
+    values: list[str | None] = []
+    for place, token in enumerate(tokens, 1):
+        try:
+            values.append(masker.reveal(field, token))
+        except TokenError as error:
+            values.append(None)
+            click.echo(f"token {place} of {len(tokens)}: {error}", err=True)
+        if not wants_json() and values[-1] is not None:
+            click.echo(values[-1])
+    if wants_json():
+        show_json(values)
+    return None not in values

@@ -1,0 +1,124 @@
+"""The one place that knows how a connection to Postgres is made: its parameters, its role, its password.
+
+A process logs in as the user of POSTGRES_DSN and takes the role of its job from the first moment on (``-c role=…``): what it may do
+is what that role may do, also when the user owns the tables. A user who is no member of the role is refused.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg2
+from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
+from psycopg2.extensions import parse_dsn
+
+from pipeline.errors import FatalError, SettingsError
+from pipeline.settings import read_secret_file
+from stream_app.postgres.errors import translate
+from stream_app.postgres.settings import PostgresSettings
+
+WRITER: Final = "stream_writer"
+"""The worker: adds rows and dead letters, moves positions; reads no row's content, changes and deletes nothing."""
+
+OPERATOR: Final = "stream_operator"
+"""The on-call engineer: dead letters and positions."""
+
+ANALYST: Final = "stream_analyst"
+"""Whoever reads ``user_logins``."""
+
+PRIVACY_OFFICER: Final = "stream_privacy_officer"
+"""Whoever may reveal a masked value, and leaves a line in ``reveal_audit`` for it."""
+
+_KEEPALIVE_PROBES = 3
+
+
+class ConnectionParameters(dict[str, str]):
+    """libpq's parameters by name. Shown without their values: one of them may be a password."""
+
+    def __repr__(self) -> str:
+        return f"<connection parameters: {', '.join(sorted(self))}>"
+
+    __str__ = __repr__
+
+
+def connection_parameters(settings: PostgresSettings, *, role: str | None, application_name: str) -> ConnectionParameters:
+    """What ``psycopg2.connect`` and ``aiopg.connect`` take. Call it for each new connection: it reads the password's file.
+
+    ``role`` is taken from the connection's start; None stays the login user (migrations). Raises :class:`SettingsError`.
+    """
+    if settings.postgres_dsn is None:
+        raise SettingsError("POSTGRES_DSN: not set; expected postgresql://user@host/database or host=… dbname=… user=…")
+    try:
+        given = parse_dsn(settings.postgres_dsn.get_secret_value())
+    except psycopg2.ProgrammingError:  # its message quotes the DSN, and with it maybe the password: it is not chained
+        raise SettingsError(
+            "POSTGRES_DSN: libpq can't read it; expected postgresql://user@host/database or host=… dbname=… user=…, "
+            "special characters percent-encoded or quoted"
+        ) from None
+    silence = settings.postgres_silence_seconds
+    parameters = ConnectionParameters(
+        connect_timeout=str(settings.postgres_connect_timeout_seconds),
+        keepalives_idle=str(max(1, silence // 3)),
+        keepalives_interval=str(max(1, silence * 2 // (3 * _KEEPALIVE_PROBES))),
+        keepalives_count=str(_KEEPALIVE_PROBES),
+        tcp_user_timeout=str(silence * 1_000),
+    )
+    parameters.update({name: str(value) for name, value in given.items()})
+    parameters["application_name"] = application_name
+    parameters["client_encoding"] = "UTF8"
+    parameters["options"] = _options(settings, role, str(given.get("options", "")))
+    for name, value in (
+        ("sslmode", settings.postgres_sslmode),
+        ("sslrootcert", settings.postgres_sslrootcert),
+        ("sslcert", settings.postgres_sslcert),
+        ("sslkey", settings.postgres_sslkey),
+    ):
+        if value is not None:
+            parameters[name] = str(value)
+    if settings.postgres_password_file is not None:
+        parameters["password"] = read_secret_file(settings.postgres_password_file, "POSTGRES_PASSWORD_FILE").get_secret_value()
+    return parameters
+
+
+def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
+    """Server settings of the session. Ours come last: the last one counts."""
+    ours = ["-c TimeZone=UTC"]
+    if role is not None:
+        ours += [f"-c statement_timeout={round(settings.postgres_statement_timeout_seconds * 1_000)}", f"-c role={role}"]
+    else:
+        ours += ["-c statement_timeout=0"]
+    return " ".join([given, *ours]).strip()
+
+
+@contextmanager
+def connect(settings: PostgresSettings, *, role: str | None, application_name: str) -> Iterator[Connection]:
+    """A connection for a command, each statement its own transaction until ``autocommit`` is set False; closed at the end.
+
+    Raises our own errors, also for what the driver raises inside the ``with``.
+    """
+    parameters: Any = connection_parameters(settings, role=role, application_name=application_name)
+    try:
+        connection = psycopg2.connect(**parameters)
+    except psycopg2.Error as error:
+        raise translate(error) from error
+    try:
+        connection.autocommit = True
+        if role is not None:
+            _check_role(connection, role)
+        yield connection
+    except psycopg2.Error as error:
+        raise translate(error) from error
+    finally:
+        connection.close()
+
+
+def role_not_taken(role: str) -> FatalError:
+    """A pooler between here and Postgres may drop the ``options`` parameter; then the login user's rights would count."""
+    return FatalError(f"the connection did not take the role {role}: does a pooler between drop the parameter `options`?")
+
+
+def _check_role(connection: Connection, role: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_user")
+        if cursor.fetchone() != (role,):
+            raise role_not_taken(role)

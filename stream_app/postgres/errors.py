@@ -1,0 +1,120 @@
+"""The one seam where psycopg2's errors become ours. The SQLSTATE decides: PostgreSQL's documentation, appendix A.
+
+What is said about an error is names only: a driver's message may quote a row (DETAIL, the refused value, a piece of the statement)
+or a piece of the DSN, so it is passed on only for the codes below whose message holds nothing but names of database objects.
+"""
+
+import re
+from typing import Final
+
+import psycopg2
+
+from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
+
+ROW_REFUSED: Final = "row_refused"
+
+MIGRATE: Final = "faust -A stream_app migrate"
+
+
+class RowRefusedError(PoisonError):
+    """Postgres refuses a row's content; ``field`` is the column, where Postgres names one."""
+
+    def __init__(self, column: str | None = None) -> None:
+        super().__init__(ROW_REFUSED, column)
+
+
+_RETRYABLE: Final = {
+    "08": "the connection failed",
+    "25006": "the database is read-only (a standby, or set so)",
+    "25P03": "the session was idle in a transaction for too long",
+    "28": "the login was refused: check user and password of POSTGRES_DSN, POSTGRES_PASSWORD_FILE",
+    "40": "the transaction was rolled back because of another one",
+    "53": "the server is out of disk, memory or connections",
+    "55": "something is locked or in use",
+    "57": "the statement was cancelled or the server is stopping",
+    "58": "the server's disk or system failed",
+    "XX": "internal error of the server",
+}
+
+_MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01", "42P10")
+"""Database, schema, right, column, type or role, function, table, unique index: their messages hold names and nothing else."""
+
+_ROW_REFUSED: Final = ("22", "23", "44")
+
+# psycopg2 gives no SQLSTATE for what happens before a session stands, only libpq's text. Its own part may quote a DSN that was
+# split in the wrong place, so only these are recognised; what the server said (after FATAL) names users, databases and addresses.
+_CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]] = (
+    (
+        re.compile(r'FATAL: +(permission denied to set role "[^"]*")'),
+        FatalError,
+        "{0}: POSTGRES_DSN's user is no member of it; its owner or a superuser can GRANT it",
+    ),
+    (
+        re.compile(r'FATAL: +(role "stream_[^"]*" does not exist)'),
+        FatalError,
+        f"{{0}}: run `{MIGRATE}`",
+    ),
+    (re.compile(r'FATAL: +(database "[^"]*" does not exist)'), FatalError, "{0}: create it or correct POSTGRES_DSN"),
+    (
+        re.compile(r"root certificate file .* does not exist"),
+        RetryableError,
+        "there is no CA certificate to check Postgres's own with: set POSTGRES_SSLROOTCERT",
+    ),
+    (
+        re.compile(r"certificate verify failed"),
+        RetryableError,
+        "Postgres's certificate does not chain to a CA in POSTGRES_SSLROOTCERT, or has expired",
+    ),
+    (
+        re.compile(r"server certificate for .* does not match host name"),
+        RetryableError,
+        "Postgres's certificate is for another host name than POSTGRES_DSN has",
+    ),
+    (re.compile(r"server does not support SSL"), RetryableError, "Postgres offers no TLS, and POSTGRES_SSLMODE requires it"),
+    (re.compile(r"no password supplied"), RetryableError, "Postgres asks for a password: set POSTGRES_PASSWORD_FILE"),
+    (re.compile(r"could not translate host name"), RetryableError, "the host of POSTGRES_DSN has no address"),
+    (re.compile(r"Connection refused"), RetryableError, "nobody listens at host and port of POSTGRES_DSN"),
+    (re.compile(r"timeout expired|timed out"), RetryableError, "Postgres doesn't answer: are host and port of POSTGRES_DSN right?"),
+    (re.compile(r"FATAL: +([^\n]+)"), RetryableError, "Postgres refuses the connection: {0}"),
+    (re.compile(r"server closed the connection|connection already closed"), RetryableError, "the connection was closed"),
+)
+
+_CALL_REFUSED: Final = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.IntegrityError, psycopg2.NotSupportedError)
+
+
+def translate(error: psycopg2.Error | ValueError) -> PipelineError:
+    """Our error for psycopg2's; the caller raises it ``from`` the original."""
+    if not isinstance(error, psycopg2.Error):
+        return _translate_value_error(error)
+    code: str | None = error.pgcode
+    if code is None:
+        return _translate_without_code(error)
+    if code in _MISSING:
+        return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
+    if code[:2] in _ROW_REFUSED:
+        return RowRefusedError(error.diag.column_name)
+    meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
+    if meaning is not None:
+        return RetryableError(f"Postgres: {meaning} (SQLSTATE {code})")
+    return FatalError(
+        f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); is the schema current? `{MIGRATE}`"
+    )
+
+
+def _translate_value_error(error: ValueError) -> PipelineError:
+    """psycopg2 raises these before anything is sent: a NUL, or a lone surrogate, in a parameter."""
+    if isinstance(error, UnicodeEncodeError) or "NUL" in str(error):
+        return RowRefusedError()
+    return FatalError(f"a parameter can't be sent to Postgres ({type(error).__name__})")
+
+
+def _translate_without_code(error: psycopg2.Error) -> PipelineError:
+    """The connection could not be made or broke, or psycopg2 itself refuses the call."""
+    if isinstance(error, _CALL_REFUSED):
+        return FatalError(f"psycopg2 refuses the call ({type(error).__name__})")
+    text = str(error)
+    for pattern, kind, sentence in _CONNECTING:
+        match = pattern.search(text)
+        if match is not None:
+            return kind(sentence.format(*match.groups()))
+    return RetryableError(f"the connection to Postgres failed ({type(error).__name__})")

@@ -1,0 +1,40 @@
+"""How to reach Postgres: the settings of every process and command that does."""
+
+from typing import Literal
+
+from pydantic import Field, FilePath, SecretStr
+
+from pipeline.settings import PositiveSeconds, Settings
+
+
+class PostgresSettings(Settings):
+    """Where Postgres is, and how a connection is made, watched and kept private."""
+
+    postgres_dsn: SecretStr | None = Field(
+        None,
+        description="Postgres as libpq takes it: `postgresql://user@host/database` or `host=… dbname=… user=…`. Has no default.",
+    )
+    postgres_password_file: FilePath | None = Field(
+        None,
+        description="File with the password; it has the last word over the DSN. Read for each connection, so a rotated one works.",
+    )
+    postgres_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
+        None, description="TLS to Postgres, as libpq names it; `verify-full` in production. Unset: as the DSN says, else `prefer`."
+    )
+    postgres_sslrootcert: FilePath | None = Field(
+        None, description="CA certificates that Postgres's own must chain to, PEM; `verify-ca` and `verify-full` need them."
+    )
+    postgres_sslcert: FilePath | None = Field(None, description="Certificate to log in with, PEM.")
+    postgres_sslkey: FilePath | None = Field(None, description="Private key of that certificate, PEM; readable by its owner only.")
+    postgres_connect_timeout_seconds: int = Field(
+        10, ge=2, le=300, description="A Postgres host that doesn't answer within this counts as away; libpq's least is 2."
+    )
+    postgres_statement_timeout_seconds: PositiveSeconds = Field(
+        30, description="Postgres ends a statement that runs longer; it is then tried again. Migrations have no such end."
+    )
+    postgres_silence_seconds: int = Field(
+        15,
+        ge=3,
+        le=3_600,
+        description="A connection whose other end vanished without a word is given up after about this long (TCP's own timeouts).",
+    )

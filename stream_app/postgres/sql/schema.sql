@@ -1,0 +1,116 @@
+-- What the migrations add up to: the state of a database that `faust -A stream_app migrate` has just set up, for reading.
+-- A test proves that both end equal; a change goes into a new migration and in here.
+
+-- One row for each login. The first seven columns are given: names and types are what analysts' queries rest on.
+CREATE TABLE user_logins (
+    user_id          varchar(128),
+    device_type      varchar(32),
+    masked_ip        varchar(256),
+    masked_device_id varchar(256),
+    locale           varchar(32),
+    app_version      integer,
+    create_date      date,
+    -- Null in rows that were here before the stream was: when they were sent is not known, and a guess would look like a fact.
+    sent_at          timestamptz,
+    message_id       uuid
+);
+
+COMMENT ON COLUMN user_logins.sent_at IS 'when the app''s message entered the queue; null in rows older than the stream';
+COMMENT ON COLUMN user_logins.message_id IS 'the queue''s id of the message; null in rows older than the stream';
+
+-- The guarantee rests on it: a message that comes again adds no row. Null and null are no conflict, so old rows don't meet.
+-- sent_at first: rows arrive nearly in its order, so the index grows at one end, and reads by time use it.
+CREATE UNIQUE INDEX user_logins_sent_at_message_id ON user_logins (sent_at, message_id);
+
+-- Where each partition stands. It moves in the statement that writes the rows: the two can't part.
+-- Half of each page is kept free: the row changes with each batch, and so changes within its page, without touching the index.
+CREATE TABLE stream_positions (
+    consumer_group text        NOT NULL,
+    topic          text        NOT NULL,
+    partition      integer     NOT NULL,
+    next_offset    bigint      NOT NULL,
+    epoch          bigint      NOT NULL,
+    owner          text        NOT NULL,
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (consumer_group, topic, partition)
+) WITH (fillfactor = 50);
+
+COMMENT ON COLUMN stream_positions.next_offset IS 'the next offset to read';
+COMMENT ON COLUMN stream_positions.epoch IS 'raised by each claim: a write with an older epoch is refused';
+
+-- Records that can't become rows. Sealed: the worker that writes them can't open them.
+CREATE TABLE dead_letters (
+    consumer_group text        NOT NULL,
+    topic          text        NOT NULL,
+    partition      integer     NOT NULL,
+    record_offset  bigint      NOT NULL,
+    message_id     uuid        NOT NULL,
+    sent_at        timestamptz NOT NULL,
+    reason         text        NOT NULL,
+    field          text,
+    sealed         bytea       NOT NULL,
+    failed_at      timestamptz NOT NULL DEFAULT now(),
+    resolution     text,
+    PRIMARY KEY (sent_at, message_id)
+);
+
+-- Ciphertext does not compress: it isn't tried.
+ALTER TABLE dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
+
+COMMENT ON COLUMN dead_letters.record_offset IS 'the offset of its first delivery; a message that comes again adds no dead letter';
+COMMENT ON COLUMN dead_letters.resolution IS 'what became of it; null while it is open';
+
+CREATE INDEX dead_letters_failed_at ON dead_letters (failed_at, message_id);
+
+-- Who opened how many masked values of which field, and why. Never a value. Nobody but its owner can make it forget.
+CREATE TABLE reveal_audit (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    revealed_at timestamptz NOT NULL DEFAULT now(),
+    who         text        NOT NULL DEFAULT session_user,
+    reason      text        NOT NULL CONSTRAINT reveal_audit_reason_given CHECK (reason ~ '[^[:space:]]'),
+    field       text        NOT NULL,
+    tokens      integer     NOT NULL CONSTRAINT reveal_audit_tokens_counted CHECK (tokens > 0)
+);
+
+COMMENT ON COLUMN reveal_audit.who IS 'the login user, as the server knows it';
+COMMENT ON COLUMN reveal_audit.tokens IS 'how many values were opened';
+
+CREATE FUNCTION reveal_audit_refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE insufficient_privilege USING MESSAGE = format('%s is append-only: %s is refused', TG_TABLE_NAME, TG_OP);
+END
+$$;
+
+CREATE TRIGGER reveal_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON reveal_audit
+    FOR EACH STATEMENT EXECUTE FUNCTION reveal_audit_refuse_change();
+
+-- One role for each job; login users are made members: GRANT stream_analyst TO somebody. None of them owns a table.
+CREATE ROLE stream_writer NOLOGIN;
+CREATE ROLE stream_operator NOLOGIN;
+CREATE ROLE stream_analyst NOLOGIN;
+CREATE ROLE stream_privacy_officer NOLOGIN;
+
+GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;
+
+-- The worker reads only what ON CONFLICT and its position need.
+GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
+GRANT INSERT, SELECT (sent_at, message_id) ON dead_letters TO stream_writer;
+GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_writer;
+
+GRANT SELECT, UPDATE (resolution) ON dead_letters TO stream_operator;
+GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_operator;
+
+GRANT SELECT ON user_logins TO stream_analyst;
+
+-- Not the columns who and revealed_at: those are the server's word.
+GRANT SELECT, INSERT (reason, field, tokens) ON reveal_audit TO stream_privacy_officer;
+
+-- The migrations that were applied.
+CREATE TABLE stream_migrations (
+    name       text        PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    applied_by text        NOT NULL DEFAULT session_user
+);
+
+-- For `migrate --check`, run by whoever waits for the tables.
+GRANT SELECT ON stream_migrations TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;
