@@ -1,0 +1,173 @@
+"""A micro-batch: records of one partition as the parameters of one statement.
+
+Promise: each record that goes in comes out as exactly one row or one dead letter, and no raw value of a masked field is in either
+of them, other than sealed. Building is pure: no socket, no clock.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import TypeVar, cast
+
+from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
+from pipeline.errors import PoisonError
+from stream_app.app_version import AppVersionEncoding
+from stream_app.cleaning import Cleaned, cleaner_of
+from stream_app.dead_letters import DeadLetter, KafkaRecord, Reason, Sealer
+from stream_app.decoding import decode_batch
+from stream_app.login_record import FIELD_BY_COLUMN, FIELDS, Field
+from stream_app.masking.masker import NULL_TEXT, Masker
+from stream_app.message_headers import read_headers
+
+__all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
+
+UNIT_SEPARATOR = "\x1f"
+"""Between the values of a column. No value holds it: control characters are refused."""
+
+COLUMN_MESSAGE_ID = "message_id"
+COLUMN_SENT_AT = "sent_at_ms"
+
+_REFUSED_FIELDS = FIELD_BY_COLUMN | {COLUMN_MESSAGE_ID: HEADER_MESSAGE_ID, "sent_at": HEADER_SENT_AT}
+
+_offset = attrgetter("offset")
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows and dead letters of consecutive offsets of one partition."""
+
+    first_offset: int
+    """The position that this batch expects; may be lower than its first record's offset."""
+    next_offset: int
+    """The position after it."""
+    sources: Sequence[KafkaRecord]
+    """The records as they came, ascending by offset: what Postgres refuses is sealed from here."""
+    row_offsets: list[int]
+    """The Kafka offset of each row, ascending."""
+    columns: dict[str, list[str]]
+    """Texts as Postgres reads them, by SQL parameter (the column's name); ``NULL_TEXT`` stands for NULL."""
+    dead_letters: list[DeadLetter]
+    """Ascending by offset."""
+    extra_key_offsets: list[int]
+    """Offsets of the rows whose record had keys that no field declares, ascending."""
+
+    @property
+    def records(self) -> int:
+        """How many records went in."""
+        return len(self.sources)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of their keys and values."""
+        return sum(len(record.key or b"") + len(record.value or b"") for record in self.sources)
+
+    @property
+    def extra_keys(self) -> int:
+        """How many rows' records had keys that no field declares."""
+        return len(self.extra_key_offsets)
+
+    @property
+    def oldest_sent_at_ms(self) -> int | None:
+        """The earliest sent at of rows and dead letters; None when there are none."""
+        times = [*map(int, self.columns[COLUMN_SENT_AT]), *(letter.sent_at_ms for letter in self.dead_letters)]
+        return min(times, default=None)
+
+    def parameters(self) -> dict[str, str]:
+        """Each column as one text, for ``string_to_array`` with these two characters. No row: "", which it reads as no element."""
+        return {name: UNIT_SEPARATOR.join(column) for name, column in self.columns.items()}
+
+    def split(self) -> tuple["Batch", "Batch"]:
+        """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
+        if len(self.row_offsets) < 2:  # noqa: PLR2004
+            raise ValueError("a batch with fewer than two rows has no halves")
+        middle = len(self.row_offsets) // 2
+        boundary = self.row_offsets[middle]
+        return self._part(self.first_offset, boundary), self._part(boundary, self.next_offset)
+
+    def _part(self, first_offset: int, next_offset: int) -> "Batch":
+        def within(offsets: Sequence[int]) -> slice:
+            return slice(bisect_left(offsets, first_offset), bisect_left(offsets, next_offset))
+
+        rows = within(self.row_offsets)
+        return Batch(
+            first_offset,
+            next_offset,
+            self.sources[within([record.offset for record in self.sources])],
+            self.row_offsets[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            self.dead_letters[within([letter.offset for letter in self.dead_letters])],
+            self.extra_key_offsets[within(self.extra_key_offsets)],
+        )
+
+
+class BatchBuilder:
+    """Builds batches: decodes, cleans, masks, and seals what can't become a row."""
+
+    def __init__(self, masker: Masker, sealer: Sealer, app_version_encoding: AppVersionEncoding = "ordered") -> None:
+        self._masker = masker
+        self._sealer = sealer
+        self._fields = tuple((field, attrgetter(field.name), cleaner_of(field, app_version_encoding)) for field in FIELDS)
+
+    def build(self, records: Sequence[KafkaRecord], first_offset: int, next_offset: int) -> Batch:
+        """The batch of these records: one partition's, by ascending offset. Never raises for what a record holds."""
+        headers = read_headers(records)
+        decoded = decode_batch([record.value for record in records])
+        problems = headers.problems | decoded.problems  # what is wrong with the body counts first
+        rows = _without(range(len(records)), decoded.problems)
+        cleaned: list[list[Cleaned]] = []
+        uncleaned: dict[int, PoisonError] = {}
+        for _, text_of, cleaner in self._fields:
+            column, wrong = cleaner.clean([text_of(login) for login in decoded.logins])
+            cleaned.append(column)
+            uncleaned = wrong | uncleaned  # the first field in the declaration counts
+        problems |= {rows[place]: problem for place, problem in uncleaned.items()}
+        if len(problems) > len(records) - len(rows):
+            kept = [place for place, index in enumerate(rows) if index not in problems]
+            cleaned = [[column[place] for place in kept] for column in cleaned]
+            rows = [rows[place] for place in kept]
+
+        columns = {field.column: self._text(field, column) for (field, _, _), column in zip(self._fields, cleaned, strict=True)}
+        columns[COLUMN_SENT_AT] = _without(headers.sent_at_ms, problems)
+        columns[COLUMN_MESSAGE_ID] = _without(headers.message_ids, problems)
+        return Batch(
+            first_offset,
+            next_offset,
+            records,
+            [records[index].offset for index in rows],
+            columns,
+            [
+                self._dead_letter(records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
+                for index in sorted(problems)
+            ],
+            [records[index].offset for index in sorted(decoded.extra_keys - problems.keys())],
+        )
+
+    def refuse_row(self, batch: Batch, column: str | None) -> Batch:
+        """The batch whose only row Postgres refused, that row now a dead letter; ``column``: which one Postgres named, if any."""
+        (offset,) = batch.row_offsets
+        record = batch.sources[bisect_left(batch.sources, offset, key=_offset)]
+        (message_id,), (sent_at_ms,) = batch.columns[COLUMN_MESSAGE_ID], batch.columns[COLUMN_SENT_AT]
+        problem = PoisonError(Reason.ROW_REFUSED, _REFUSED_FIELDS.get(column) if column is not None else None)
+        letter = self._dead_letter(record, message_id, sent_at_ms, problem)
+        return replace(
+            batch,
+            row_offsets=[],
+            columns={name: [] for name in batch.columns},
+            dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
+            extra_key_offsets=[],
+        )
+
+    def _text(self, field: Field, column: list[Cleaned]) -> list[str]:
+        return cast("list[str]", column) if field.masking is None else self._masker.mask(field.name, cast("list[bytes]", column))
+
+    def _dead_letter(self, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError) -> DeadLetter:
+        return DeadLetter(
+            record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(record)
+        )
+
+
+def _without(items: Iterable[ItemT], problems: dict[int, PoisonError]) -> list[ItemT]:
+    return [item for index, item in enumerate(items) if index not in problems] if problems else list(items)

@@ -1,0 +1,1 @@
+"""Masking: how personal values become tokens, and who can turn them back."""

@@ -1,0 +1,148 @@
+"""Keysets in files: Tink's JSON form, each readable by its owner only, made by ``faust -A stream_app keys create``.
+
+A keyset that is missing, unreadable, malformed, of another kind or open to others stops the start: there is no default key, and
+nothing is ever written unmasked for want of one. Errors name the setting, never what the file holds.
+"""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tink
+from tink import KeysetHandle, TinkError, daead, hybrid, json_proto_keyset_format, prf, secret_key_access
+
+from pipeline.errors import SettingsError
+
+SETTING_MASKING = "MASKING_KEYSET_FILE"
+SETTING_MASKING_HMAC = "MASKING_HMAC_KEYSET_FILE"
+SETTING_DEAD_LETTER_PUBLIC = "DEAD_LETTER_PUBLIC_KEYSET_FILE"
+SETTING_DEAD_LETTER_PRIVATE = "DEAD_LETTER_PRIVATE_KEYSET_FILE"
+
+KEYSET_BYTES_MAX = 1_048_576
+_CREATE = "`faust -A stream_app keys create --directory DIR` makes one"
+
+daead.register()
+prf.register()
+hybrid.register()
+
+MASKING_TEMPLATE = daead.deterministic_aead_key_templates.AES256_SIV
+MASKING_HMAC_TEMPLATE = prf.prf_key_templates.HMAC_SHA256
+DEAD_LETTER_TEMPLATE = hybrid.hybrid_key_templates.DHKEM_X25519_HKDF_SHA256_HKDF_SHA256_AES_256_GCM
+
+
+@dataclass(frozen=True, slots=True)
+class MaskingKeyset:
+    """The keyset for ``aes-siv``."""
+
+    aead: daead.DeterministicAead
+    key_ids: frozenset[int]
+    """Tells a token of a key that is not here from one that was changed."""
+
+
+def load_masking_keyset(path: Path | None) -> MaskingKeyset:
+    """The keyset for ``aes-siv``. Raises :class:`SettingsError` like all functions here."""
+    handle = _read_secret(path, SETTING_MASKING)
+    aead = _primitive(handle, daead.DeterministicAead, SETTING_MASKING, "AES-SIV keys")
+    return MaskingKeyset(aead, frozenset(key.key_id for key in handle.keyset_info().key_info))
+
+
+def load_masking_hmac_keyset(path: Path | None) -> prf.PrfSet:
+    """The keyset for ``hmac``."""
+    return _primitive(_read_secret(path, SETTING_MASKING_HMAC), prf.PrfSet, SETTING_MASKING_HMAC, "PRF keys")
+
+
+def load_dead_letter_public_keyset(path: Path | None) -> hybrid.HybridEncrypt:
+    """The keyset that seals. One that holds the private keys too is refused: who seals must not be able to open."""
+    setting = SETTING_DEAD_LETTER_PUBLIC
+    text = _read(path, setting)
+    try:
+        handle = json_proto_keyset_format.parse_without_secret(text)
+    except TinkError:
+        raise SettingsError(
+            f"{setting}: the file it names is no public Tink keyset in JSON form (a private one stays with the operator); {_CREATE}"
+        ) from None
+    return _primitive(handle, hybrid.HybridEncrypt, setting, "public hybrid encryption keys")
+
+
+def load_dead_letter_private_keyset(path: Path | None) -> hybrid.HybridDecrypt:
+    """The keyset that opens."""
+    setting = SETTING_DEAD_LETTER_PRIVATE
+    return _primitive(_read_secret(path, setting), hybrid.HybridDecrypt, setting, "private hybrid encryption keys")
+
+
+def new_secret_keyset(template: Any) -> KeysetHandle:
+    """A keyset with one fresh key."""
+    return tink.new_keyset_handle(template)
+
+
+def secret_text(handle: KeysetHandle) -> str:
+    """A keyset as it is written to a file, with its secrets."""
+    return str(json_proto_keyset_format.serialize(handle, secret_key_access.TOKEN)) + "\n"
+
+
+def public_text(private: KeysetHandle) -> str:
+    """The public half of a private keyset as it is written to a file."""
+    return str(json_proto_keyset_format.serialize_without_secret(private.public_keyset_handle())) + "\n"
+
+
+def write_new(texts: dict[Path, str]) -> None:
+    """Write new files that only their owner can read: all of them or none; an existing file is never touched.
+
+    They are on the disk when this returns: tokens without their key are lost. Raises FileExistsError and other OSErrors.
+    """
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            written.append(path)
+            with os.fdopen(descriptor, "w") as file:
+                os.fchmod(descriptor, 0o600)  # whatever the umask
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise
+    for directory in {path.parent for path in texts}:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _primitive(handle: KeysetHandle, kind: Any, setting: str, expected: str) -> Any:
+    try:
+        return handle.primitive(kind)
+    except TinkError:
+        raise SettingsError(f"{setting}: the file it names is a keyset of another kind; expected {expected}; {_CREATE}") from None
+
+
+def _read_secret(path: Path | None, setting: str) -> KeysetHandle:
+    text = _read(path, setting, secret=True)
+    try:
+        return json_proto_keyset_format.parse(text, secret_key_access.TOKEN)
+    except TinkError:
+        raise SettingsError(f"{setting}: the file it names is no Tink keyset in JSON form; {_CREATE}") from None
+
+
+def _read(path: Path | None, setting: str, *, secret: bool = False) -> str:
+    if path is None:
+        raise SettingsError(f"{setting}: not set; it names a keyset file, {_CREATE}")
+    try:
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            # As ssh does it: our own file must be closed to others; somebody else's (a mounted secret) is theirs to guard.
+            if secret and state.st_uid == os.geteuid() and stat.S_IMODE(state.st_mode) & 0o077:
+                raise SettingsError(f"{setting}: the file it names is open to other users of this machine; chmod 600 it")
+            content = file.read(KEYSET_BYTES_MAX + 1)
+        if len(content) > KEYSET_BYTES_MAX:
+            raise SettingsError(f"{setting}: the file it names is too large for a keyset")
+        return content.decode()
+    except FileNotFoundError:
+        raise SettingsError(f"{setting}: the file it names does not exist; {_CREATE}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{setting}: can't read the file it names ({type(error).__name__}); check path and rights") from None

@@ -1,0 +1,129 @@
+"""Message id and sent at of Kafka records: from the bridge's headers, or what stands in for them.
+
+A record that another producer wrote without the headers is accepted: its message id is the UUIDv5 of its place in Kafka, its sent
+at the Kafka timestamp. If a header comes more than once, the first counts: the bridge's own comes before what was added on the way.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID, uuid5
+
+from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
+from pipeline.errors import PoisonError
+from stream_app.dead_letters import KafkaRecord, Reason
+
+FALLBACK_NAMESPACE = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
+"""The namespace of message ids made from ``topic/partition/offset``. Never changes: a record read again must get its id again."""
+
+SENT_AT_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
+
+_UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_UUID_LENGTH = 36
+_HYPHEN_PLACES = (8, 13, 18, 23)
+_HEX_AND_HYPHEN = b"0123456789abcdefABCDEF-"
+_MILLISECONDS = re.compile(rb"[0-9]{1,15}")
+_MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
+_BRIDGE_HEADERS = (HEADER_MESSAGE_ID, HEADER_SENT_AT)
+
+
+@dataclass(slots=True)
+class MessageHeaders:
+    """Message ids and sent at of a batch, one for each record; stand-ins where there is a problem."""
+
+    message_ids: list[str]
+    sent_at_ms: list[str]
+    """Milliseconds since the epoch, decimal text."""
+    problems: dict[int, PoisonError] = field(default_factory=dict)
+    """By index in the batch; the field is the header's name."""
+
+
+def read_headers(records: Sequence[KafkaRecord]) -> MessageHeaders:
+    """Message id and sent at of each record. Never raises for what a record holds."""
+    return _read_as_bridge_writes(records) or _read_each(records)
+
+
+def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | None:
+    """For a batch in which each record has well-formed headers, in the bridge's order; else None. Checks columns, not records."""
+    try:
+        pairs = [(record.headers[0], record.headers[1]) for record in records]
+    except IndexError:
+        return None
+    if {(first[0], second[0]) for first, second in pairs} != {_BRIDGE_HEADERS}:
+        return None
+    ids = [first[1] for first, _ in pairs]
+    times = [second[1] for _, second in pairs]
+    try:
+        joined, joined_times = b"".join(ids), b"".join(times)
+    except TypeError:  # a header without a value
+        return None
+    if (
+        set(map(len, ids)) != {_UUID_LENGTH}
+        or joined.translate(None, _HEX_AND_HYPHEN)
+        or joined.count(b"-") != len(ids) * len(_HYPHEN_PLACES)
+        or any(joined[place::_UUID_LENGTH].strip(b"-") for place in _HYPHEN_PLACES)
+        or set(map(len, times)) != {_MILLISECONDS_LENGTH_NOW}
+        or not joined_times.isdigit()
+        or b"0" in joined_times[::_MILLISECONDS_LENGTH_NOW]
+    ):
+        return None
+    text = joined.decode().lower()
+    return MessageHeaders(
+        [text[start : start + _UUID_LENGTH] for start in range(0, len(text), _UUID_LENGTH)], [time.decode() for time in times]
+    )
+
+
+def _read_each(records: Sequence[KafkaRecord]) -> MessageHeaders:
+    headers = MessageHeaders([], [])
+    for index, record in enumerate(records):
+        values = _first_values(record)
+        try:
+            message_id = _message_id(values)
+        except PoisonError as problem:
+            headers.problems[index] = problem
+            message_id = None
+        try:
+            sent_at = _sent_at_ms(values, record.timestamp)
+        except PoisonError as problem:
+            headers.problems.setdefault(index, problem)
+            sent_at = _fallback_sent_at_ms(record)
+        headers.message_ids.append(message_id or fallback_message_id(record.topic, record.partition, record.offset))
+        headers.sent_at_ms.append(str(sent_at))
+    return headers
+
+
+def _fallback_sent_at_ms(record: KafkaRecord) -> int:
+    return min(max(record.timestamp, 0), SENT_AT_MS_MAX)
+
+
+def _first_values(record: KafkaRecord) -> dict[str, bytes | None]:
+    values: dict[str, bytes | None] = {}
+    for name, value in record.headers:
+        values.setdefault(name, value)
+    return values
+
+
+def fallback_message_id(topic: str, partition: int, offset: int) -> str:
+    """The message id of a record that came without one. A topic's name has no slash, so no two places meet."""
+    return str(uuid5(FALLBACK_NAMESPACE, f"{topic}/{partition}/{offset}"))
+
+
+def _message_id(values: dict[str, bytes | None]) -> str | None:
+    if HEADER_MESSAGE_ID not in values:
+        return None
+    value = values[HEADER_MESSAGE_ID]
+    if value is None or not _UUID.fullmatch(value):
+        raise PoisonError(Reason.HEADER_INVALID, HEADER_MESSAGE_ID)
+    return value.decode().lower()
+
+
+def _sent_at_ms(values: dict[str, bytes | None], timestamp: int) -> int:
+    if HEADER_SENT_AT in values:
+        value = values[HEADER_SENT_AT]
+        if value is None or not _MILLISECONDS.fullmatch(value):
+            raise PoisonError(Reason.HEADER_INVALID, HEADER_SENT_AT)
+        timestamp = int(value)
+    if not 0 <= timestamp <= SENT_AT_MS_MAX:
+        raise PoisonError(Reason.HEADER_INVALID, HEADER_SENT_AT)
+    return timestamp
