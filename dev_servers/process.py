@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,7 @@ class ChildProcess:
         """Where this run's lines begin: the log is appended to."""
         self._launch = launch
         self._returncode: int | None = None
+        self._collecting = threading.Lock()
         lock = self._lock()
         try:
             with log_file.open("ab") as log:
@@ -186,6 +188,10 @@ class ChildProcess:
         self._supervisor.wait()
 
     def _collect(self) -> int:
+        with self._collecting:
+            return self._collect_once()
+
+    def _collect_once(self) -> int:
         if self._returncode is None:
             word, _, rest = self._reports.read().decode().strip().rpartition(" ")
             self._returncode = int(rest) if word.endswith("ended") else -signal.SIGKILL

@@ -43,12 +43,13 @@ class Server(ABC):
         self.directory.mkdir(parents=True, exist_ok=True)
         child = ChildProcess(self.name, self._launch(), self.log_file)
         self._log_from = child.log_from
+        self._child = child  # from here on another thread may stop it
         try:
             child.wait_until(self._is_ready, self.start_seconds)
         except BaseException:
+            self._child = None
             child.kill()
             raise
-        self._child = child
         return self
 
     def stop(self, number: Signals | None = None) -> None:
@@ -81,16 +82,13 @@ def start_together(servers: Sequence[Server], on_ready: Callable[[Server, float]
     began = time.monotonic()
     with ThreadPoolExecutor(max(len(servers), 1)) as pool:
         starts = {pool.submit(server.start): server for server in servers}
-        errors: list[BaseException] = []
-        for start in as_completed(starts):
-            error = start.exception()
-            if error is None:
+        try:
+            for start in as_completed(starts):
+                start.result()
                 on_ready(starts[start], time.monotonic() - began)
-            else:
-                errors.append(error)
-    if errors:
-        stop_together(servers)
-        raise errors[0]
+        except BaseException:
+            stop_together(servers)  # ends the starts that are still waiting, too
+            raise
 
 
 def stop_together(servers: Sequence[Server]) -> None:

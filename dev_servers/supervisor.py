@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any
 
 LINUX = sys.platform == "linux"
-ORPHANS_SECONDS = 5.0  # Postgres's backends notice within a moment that their postmaster was killed, and leave by themselves
+ORPHANS_SECONDS = 3.0  # Postgres's backends notice within a moment that their postmaster was killed, and leave by themselves
 
 # linux/prctl.h and linux/capability.h
 PR_SET_PDEATHSIG = 1
@@ -86,6 +86,7 @@ class Supervisor:
         wakeup_read, wakeup_write = os.pipe()
         os.set_blocking(wakeup_write, False)
         signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the asker's mask is not the child's
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._noticed)
         if LINUX:
@@ -120,10 +121,14 @@ class Supervisor:
         self._report(f"ended {child.returncode}")
 
     def _prepare_child(self) -> None:
-        if self._leave_root:
-            _leave_root()
-        if LINUX:
-            _prctl(PR_SET_PDEATHSIG, self._stop_signal)  # last: a change of user clears it
+        try:
+            if self._leave_root:
+                _leave_root()
+            if LINUX:
+                _prctl(PR_SET_PDEATHSIG, self._stop_signal)  # last: a change of user clears it
+        except Exception as error:
+            os.write(2, f"before its start: {error!r}\n".encode())  # Popen tells only that there was one
+            raise
 
     def _obey(self, pid: int) -> bool:
         """Send the child what the lifeline asks for; False when the lifeline has ended."""
