@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import pipeline  # noqa: F401 - `faust -A` has the working directory on the path only while it imports this package
+
 if TYPE_CHECKING:
     from stream_app.application import app as app  # noqa: PLC0414 - the name that `faust -A stream_app` looks for
 

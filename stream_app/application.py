@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 import faust
+import faust.app.base
 import structlog
 from faust.app.base import BootStrategy
 from faust.transport.drivers import TRANSPORTS
@@ -23,8 +24,8 @@ from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
 from stream_app.health import WorkerHealth
-from stream_app.masking.keysets import load_dead_letter_public_keyset
-from stream_app.masking.masker import make_masker
+from stream_app.masking.masker import Masker
+from stream_app.masking.policy import parse_methods
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_writer import Budget
 from stream_app.partitions import Partitions
@@ -96,9 +97,8 @@ class StreamApp(faust.App):
         if settings.postgres_dsn is None:
             raise SettingsError("POSTGRES_DSN: not set; the worker writes there")
         self.metrics = WorkerMetrics()
-        self._pool = ConnectionPool(
-            settings, role=WRITER, application_name="login-stream worker", size=settings.postgres_connections_max
-        )
+        size = settings.postgres_connections_max
+        self._pool = ConnectionPool(settings, role=WRITER, application_name="login-stream worker", size=size)
         store = BatchWriter(
             self._pool,
             consumer_group=settings.consumer_group,
@@ -106,8 +106,13 @@ class StreamApp(faust.App):
             create_date_time_zone=settings.create_date_time_zone,
         )
         builder = BatchBuilder(
-            make_masker(settings.masking_methods, settings.masking_keyset_file),
-            Sealer(load_dead_letter_public_keyset(settings.dead_letter_public_keyset_file)),
+            Masker.load(
+                parse_methods(settings.masking_methods),
+                keyset_file=settings.masking_keyset_file,
+                hmac_keyset_file=settings.masking_hmac_keyset_file,
+            ),
+            Sealer.load(settings.dead_letter_public_keyset_file),
+            settings.app_version_encoding,
         )
         self.partitions = Partitions(
             store=store,
@@ -117,7 +122,7 @@ class StreamApp(faust.App):
             flush_seconds=settings.flush_seconds,
             metrics=self.metrics,
         )
-        self.health = WorkerHealth(self.partitions.problems)
+        self.health = WorkerHealth(self.partitions)
 
     def _create_directories(self) -> None:
         """Nothing: Faust would make a data directory for tables, and there are none."""
@@ -171,6 +176,9 @@ class StreamApp(faust.App):
             if created:
                 log.info("topic_created", topic=self.settings.kafka_topic)
             return
+
+
+StreamApp.logger = faust.app.base.logger  # mode gives it one of our module's name; its starts and stops would look like events of ours
 
 
 def make_app(settings: WorkerSettings) -> StreamApp:

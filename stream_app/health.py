@@ -6,10 +6,11 @@ restarted worker would not find them either, and would lose what it holds in han
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pipeline.operations import Health
+from stream_app.partitions import Partitions
 
 LOOP_STUCK_SECONDS = 60.0
 _BEAT_SECONDS = 1.0
@@ -18,12 +19,11 @@ _BEAT_SECONDS = 1.0
 class WorkerHealth:
     """Written by the event loop, read by the operations server's threads."""
 
-    def __init__(self, problems: Callable[[], Mapping[str, str]], monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._problems = problems
+    def __init__(self, partitions: Partitions, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._partitions = partitions
         self._monotonic = monotonic
         self._beat_at = monotonic()
         self.waiting_for: str | None = "start"
-        self.assigned = False
 
     async def beat(self) -> None:
         """Show for ever that the event loop moves."""
@@ -41,9 +41,9 @@ class WorkerHealth:
         details: dict[str, Any] = {}
         if self.waiting_for is not None:
             details["waiting_for"] = self.waiting_for
-        elif not self.assigned:
+        elif not self._partitions.assignments:
             details["waiting_for"] = "an assignment from the Kafka consumer group"
-        problems = self._problems()
+        problems = self._partitions.problems()
         if problems:
-            details["partitions"] = dict(problems)
+            details["partitions"] = problems
         return Health(not details, details)

@@ -26,7 +26,8 @@ import structlog
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipeline.errors import FatalError, RetryableError
-from stream_app.batch import Batch, BatchBuilder, KafkaRecord, sent_at_ms
+from stream_app.batch import Batch, BatchBuilder, KafkaRecord
+from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.postgres.errors import RowRefusedError
@@ -218,7 +219,7 @@ class PartitionWriter:
         if in_hand:
             oldest_ms: int | None = min(in_hand)
         elif oldest is not None:
-            oldest_ms = sent_at_ms(oldest)
+            oldest_ms = int(read_headers([oldest]).sent_at_ms[0])
         else:
             behind = self.log_end_offset is not None and self.log_end_offset > self.next_offset
             oldest_ms = self._newest_written_ms if behind else None

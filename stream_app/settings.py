@@ -1,12 +1,12 @@
 """The worker's settings: each option once."""
 
 from pathlib import Path
-from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import KafkaSettings, LogSettings, Port
+from stream_app.app_version import AppVersionEncoding
 from stream_app.postgres.settings import PostgresSettings
 
 MEBIBYTE = 1_048_576
@@ -25,7 +25,7 @@ class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
     )
     window_rows: int = Field(5_000, ge=1, le=100_000, description="A micro-batch closes at this many records.")
     window_bytes: int = Field(
-        8 * MEBIBYTE, ge=65_536, le=256 * MEBIBYTE, description="A micro-batch closes at this much memory (1 KiB a record and its body)."
+        8 * MEBIBYTE, ge=65_536, le=256 * MEBIBYTE, description="A micro-batch closes at this much memory, 1 KiB a record beside its body."
     )
     window_seconds: float = Field(
         0.2, gt=0, le=60, description="A micro-batch closes this long after its first record, also when no other comes."
@@ -43,19 +43,20 @@ class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
     masking_keyset_file: Path | None = Field(
         None, description="The masking keyset, made by `faust -A stream_app keys create`; readable by its owner only."
     )
+    masking_hmac_keyset_file: Path | None = Field(None, description="The keyset of the masking method `hmac`, where a field uses it.")
     masking_methods: str = Field(
         "", description="Masking by field where it is not the default, such as `ip=hmac,device_id=redact`."
     )
     dead_letter_public_keyset_file: Path | None = Field(
         None, description="The public keyset that seals dead letters, made by `faust -A stream_app keys create`."
     )
-    app_version_encoding: Literal["ordered", "joined"] = Field(
-        "ordered", description="app_version as integer: `ordered` keeps order; `joined` drops the dots, for tables filled that way before."
+    app_version_encoding: AppVersionEncoding = Field(
+        "ordered", description="app_version as integer: `ordered`, or `joined` (dots dropped) for tables filled that way before."
     )
     create_date_time_zone: str = Field("UTC", description="The time zone whose date of sent at is create_date.")
     web_bind: str = Field("127.0.0.1", min_length=1, description="Address of /metrics, /livez and /readyz.")
     web_port: Port = Field(
-        6_066, description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` has the last word."
+        6_066, description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it."
     )
 
     @field_validator("create_date_time_zone")

@@ -16,7 +16,7 @@ import aiopg
 import psycopg2
 
 from pipeline.errors import RetryableError
-from stream_app.postgres.connection import connection_parameters
+from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.errors import translate
 from stream_app.postgres.settings import PostgresSettings
 
@@ -32,10 +32,9 @@ class ConnectionPool:
         self._role = role
         self._application_name = application_name
         self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
-        self._slots: asyncio.LifoQueue[Any | None] = asyncio.LifoQueue()  # last in, first out: few connections while few suffice
+        self._slots: asyncio.LifoQueue[aiopg.Connection | None] = asyncio.LifoQueue()  # last in, first out: few connections while few suffice
         for _ in range(size):
             self._slots.put_nowait(None)
-        self._size = size
         self.connections_open = 0
 
     async def fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
@@ -74,26 +73,18 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close the connections that are at rest; one in use is closed by whoever uses it when its statement is cancelled."""
-        for _ in range(self._slots.qsize()):
-            connection = self._slots.get_nowait()
+        at_rest = [self._slots.get_nowait() for _ in range(self._slots.qsize())]
+        for connection in at_rest:
             if connection is not None:
                 await self._close(connection)
             self._slots.put_nowait(None)
 
-    async def _connect(self) -> Any:
-        parameters = connection_parameters(self._settings, role=self._role, application_name=self._application_name)
-        connection = await aiopg.connect(
-            dsn=None,
-            timeout=self._answer_seconds,
-            enable_json=False,  # each of these would ask the server about a type that is not used
-            enable_hstore=False,
-            enable_uuid=False,
-            **parameters,
-        )
+    async def _connect(self) -> aiopg.Connection:
+        connection = await connect_async(self._settings, role=self._role, application_name=self._application_name)
         self.connections_open += 1
         return connection
 
-    async def _close(self, connection: Any) -> None:
+    async def _close(self, connection: aiopg.Connection) -> None:
         self.connections_open -= 1
         await connection.close()
 

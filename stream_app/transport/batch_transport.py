@@ -236,6 +236,10 @@ class BatchConsumer(driver.Consumer):
         """Say nothing: see the module."""
 
 
+# mode gives each service class a logger named after its module; here its starts and stops would look like events of ours.
+BatchConsumer.logger = BatchConsumerThread.logger = driver.logger
+
+
 class BatchTransport(driver.Transport):
     """Registered for the URL scheme ``batch``."""
 
