@@ -82,7 +82,7 @@ def connection_parameters(settings: PostgresSettings, *, role: str | None, appli
 
 def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
     """Server settings of the session. Ours come last: the last one counts."""
-    ours = ["-c TimeZone=UTC"]
+    ours = ["-c TimeZone=UTC", "-c default_transaction_isolation=read\\ committed"]  # what the fence and the migrations rest on
     if role is not None:
         ours += [f"-c statement_timeout={round(settings.postgres_statement_timeout_seconds * 1_000)}", f"-c role={role}"]
     else:

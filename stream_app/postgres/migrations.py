@@ -128,15 +128,16 @@ def _apply_patiently(connection: Connection, migration: Migration, say: Callable
 def _apply(connection: Connection, migration: Migration, patience: Patience) -> bool:
     """Apply one file in one transaction; False when another machine did so first."""
     with connection, connection.cursor() as cursor:
+        cursor.execute("SET LOCAL client_connection_check_interval = '2s'")  # killed in the middle, it lets go of its locks soon
         _limit_lock_wait(cursor, patience.turn_seconds)
         try:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
         except LockNotAvailable as error:
             raise RetryableError(f"another migrate is still at work after {patience.turn_seconds:g} s; run it again") from error
+        _limit_lock_wait(cursor, patience.lock_seconds)
+        cursor.execute(_RECORD_TABLE)  # before the look: it makes this session hear of a table that was made while it waited
         if migration.name in _applied(cursor):
             return False
-        _limit_lock_wait(cursor, patience.lock_seconds)
-        cursor.execute(_RECORD_TABLE)
         cursor.execute(migration.statements)
         cursor.execute("INSERT INTO stream_migrations (name) VALUES (%s)", (migration.name,))
     return True
