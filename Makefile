@@ -1,0 +1,72 @@
+# Everything a developer runs. `make` alone lists it. Needs make and a Python from 3.11 to 3.14; the rest goes into .venv.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+SHELL := /bin/sh
+
+# The first Python that fits; `make PYTHON=/path/to/python3 install` takes another. Asked only when .venv has to be made.
+PYTHON_FITS = import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+PYTHON = $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,$(shell $(python) -c '$(PYTHON_FITS)' 2>/dev/null && echo $(python))))
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+SLOWEST := --durations=15 --durations-min=1
+
+.PHONY: help
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv with everything: the product, the servers, the tests, the tools
+
+$(INSTALLED): requirements-dev.lock
+	@$(if $(PYTHON),,echo 'make: no Python from 3.11 to 3.14 with the module ensurepip was found. Install one (Debian: python3 and python3-venv),' >&2; echo 'or name it: make PYTHON=/path/to/python3 install' >&2; exit 1)
+	@test -x $(BIN)/python || { echo 'making .venv with $(PYTHON)'; '$(PYTHON)' -m venv .venv; }
+	@echo 'installing what requirements-dev.lock names (a minute the first time)'
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: -r requirements-dev.lock
+	@touch $@
+
+.PHONY: check
+check: install ## lint, format, types, import contracts, and that locks and generated pages are fresh
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tools.locks --check
+	$(BIN)/python -m tools.settings_reference --check
+
+.PHONY: test
+test: install ## all tests, against real Kafka, SQS and Postgres servers that they start themselves
+	$(BIN)/python -m pytest $(SLOWEST)
+
+.PHONY: test-fast
+test-fast: install ## the tests that need no server (seconds)
+	$(BIN)/python -m pytest $(SLOWEST) tests/unit tests/property
+
+.PHONY: demo
+demo: install ## the whole chain on made-up logins; INPUT=FILE takes yours, KEEP=1 stays up afterwards
+	$(BIN)/python -m dev_servers.demo $(if $(INPUT),--input '$(INPUT)') $(if $(KEEP),--keep)
+
+.PHONY: bench-worker
+bench-worker: install ## rows per second of one worker from a filled topic
+	$(BIN)/python -m benchmarks.worker
+
+.PHONY: lock
+lock: install ## after a change of dependencies in pyproject.toml: compile both lock files and install them
+	$(COMPILE) pyproject.toml -o requirements.lock
+	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	@$(MAKE) --no-print-directory install
+
+.PHONY: reference
+reference: install ## after a change of a setting: write docs/reference/settings.md and .env.example
+	$(BIN)/python -m tools.settings_reference
+
+.PHONY: format
+format: install ## put the code into ruff's form
+	$(BIN)/ruff check --quiet --fix .
+	$(BIN)/ruff format --quiet .
+
+.PHONY: clean
+clean: ## remove .venv and all caches
+	rm -rf .venv .cache .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
