@@ -1,0 +1,132 @@
+"""How far the demo's messages are, hop by hop: counted where they are, shown while they move."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg2
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from dev_servers.local_pipeline import TOPIC, LocalPipeline
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+KAFKA_SECONDS = 5.0
+LINE_SECONDS = 1.0
+BAR_WIDTH = 40
+DEAD_LETTERS = "dead letters"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many messages are where."""
+
+    sent: int
+    queued: int
+    """In the queue, those included that the bridge holds."""
+    in_topic: int
+    """Records: a message whose bridge was killed between Kafka and the queue is there twice."""
+    rows: int
+    dead_letters: int
+
+    @property
+    def finished(self) -> int:
+        """Those that came to their end."""
+        return self.rows + self.dead_letters
+
+
+class Counter:
+    """Asks the queue, Kafka and Postgres."""
+
+    def __init__(self, pipeline: LocalPipeline, sqs: "SQSClient") -> None:
+        self._sqs = sqs
+        self._queue_url = pipeline.elasticmq.queue_url
+        self._consumer = Consumer({"bootstrap.servers": pipeline.kafka.bootstrap_servers, "group.id": "demo", "log_level": 0})
+        self._postgres = psycopg2.connect(pipeline.postgres.dsn)
+        self._postgres.autocommit = True
+
+    def count(self, sent: int) -> Counts:
+        """Now."""
+        attributes = self._sqs.get_queue_attributes(
+            QueueUrl=self._queue_url,
+            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+        )["Attributes"]
+        with self._postgres.cursor() as cursor:
+            cursor.execute("SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM dead_letters)")
+            row = cursor.fetchone()
+        rows, dead_letters = row if row is not None else (0, 0)
+        return Counts(sent, sum(map(int, attributes.values())), self._in_topic(), rows, dead_letters)
+
+    def _in_topic(self) -> int:
+        try:
+            topic = self._consumer.list_topics(TOPIC, timeout=KAFKA_SECONDS).topics[TOPIC]
+            ends = [
+                self._consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=KAFKA_SECONDS)[1]
+                for partition in topic.partitions
+            ]
+        except KafkaException:
+            return 0  # the topic is about to be made
+        return sum(ends)
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+        self._postgres.close()
+
+
+class ProgressView:
+    """One bar a hop on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        self._total = total
+        self._live: Live | None = None
+        self._shown: Counts | None = None
+        self._line_at = 0.0
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The bars, as long as the body runs."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console) as self._live:
+            yield
+
+    def show(self, counts: Counts) -> None:
+        """The present state."""
+        if self._live is not None:
+            self._live.update(self._bars(counts))
+        elif counts != self._shown and (time.monotonic() >= self._line_at or counts.finished >= self._total):
+            self._shown = counts
+            self._line_at = time.monotonic() + LINE_SECONDS
+            line = " · ".join(f"{hop} {value:,}" for hop, value in _by_hop(counts).items())
+            self._console.print(line, soft_wrap=True)
+
+    def _bars(self, counts: Counts) -> Table:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(justify="right")
+        table.add_column(width=BAR_WIDTH)
+        for hop, value in _by_hop(counts).items():
+            bar = ProgressBar(self._total, min(value, self._total), complete_style="cyan", finished_style="green")
+            table.add_row(
+                hop, "" if hop == DEAD_LETTERS else bar, f"{value:,}" if hop == DEAD_LETTERS else f"{value:,} of {self._total:,}"
+            )
+        return table
+
+
+def _by_hop(counts: Counts) -> dict[str, int]:
+    return {
+        "sent to the queue": counts.sent,
+        "left the queue": max(counts.sent - counts.queued, 0),  # a batch may be in the queue before its sender has heard of it
+        "in the Kafka topic": counts.in_topic,
+        "rows in Postgres": counts.rows,
+        DEAD_LETTERS: counts.dead_letters,
+    }
