@@ -66,13 +66,14 @@ class StreamApp(faust.App):
             settings.consumer_group,
             broker=brokers,
             store="memory://",
+            table_standby_replicas=0,  # without tables this means aiokafka's round robin assignor instead of Faust's own
             topic_disable_leader=True,
             topic_allow_declare=False,  # ensure_topic() made it, with the settings that matter
             consumer_auto_offset_reset="earliest",  # never relied on: partition_writer.py checks what comes
             consumer_max_fetch_size=FETCH_BYTES_MAX,
             broker_max_poll_records=settings.window_rows,
             broker_session_timeout=settings.kafka_session_timeout_seconds,
-            broker_heartbeat_interval=settings.kafka_session_timeout_seconds / 4,
+            broker_heartbeat_interval=min(1.0, settings.kafka_session_timeout_seconds / 4),  # also how soon a rebalance is noticed
             broker_request_timeout=max(40.0, settings.kafka_session_timeout_seconds + 10),  # Faust wants it above the session timeout
             broker_rebalance_timeout=settings.flush_seconds + 30,  # a worker that flushes is waited for
             broker_commit_interval=1.0,
@@ -200,9 +201,11 @@ def _settings() -> WorkerSettings:
     try:
         return load(WorkerSettings)
     except SettingsError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"Error: {error}") from None
 
 
 app = make_app(_settings())
 
-from stream_app import commands as commands  # noqa: E402, PLC0414 - each command registers itself with Faust's command line
+from stream_app import commands  # noqa: E402 - after the App: its commands register themselves with Faust's command line
+
+__all__ = ["StreamApp", "app", "commands", "make_app"]

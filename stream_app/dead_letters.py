@@ -20,8 +20,8 @@ from stream_app.masking import keysets
 class Reason(StrEnum):
     """Why a record can't become a row; a closed list, and also the values of the metric's label.
 
-    If several things are wrong, the one that is found first counts: the body as a whole, then its fields in the order of the
-    declaration, then the headers.
+    If several things are wrong, the first counts: the body as a whole, then whether each field is there and a string, then what the
+    fields' texts hold, both in the order of the declaration, then the headers.
     """
 
     EMPTY_BODY = "empty_body"

@@ -110,21 +110,21 @@ def _raw_record(body: bytes) -> tuple[msgspec.Struct, bool, set[str] | None]:
         return _decode_raw(body), True, None
     except RecursionError:
         raise PoisonError(Reason.TOO_DEEP) from None
-    except msgspec.ValidationError:  # not an object; and not read to its end
-        _require_json(body)
-        raise PoisonError(Reason.NOT_AN_OBJECT) from None
     except msgspec.DecodeError:
         pass
-    # Is it no JSON, or only half of a surrogate pair? Two other letters in its place tell whether, and where.
+    # No JSON, no object, or half of a surrogate pair? Two other letters in its place tell whether it is that, and where.
     one, other = _without_lone_surrogates(body)
-    if one == other:
-        raise PoisonError(Reason.NOT_JSON)
-    _require_json(one)
+    try:
+        _decode_any_json(one)
+    except RecursionError:
+        raise PoisonError(Reason.TOO_DEEP) from None
+    except msgspec.DecodeError:
+        raise PoisonError(Reason.NOT_JSON) from None
     try:
         raw, raw_other = _decode_raw(one), _decode_raw(other)
     except msgspec.ValidationError:
-        raise PoisonError(Reason.LONE_SURROGATE) from None
-    return raw, True, {field.name for field in FIELDS if getattr(raw, field.name) != getattr(raw_other, field.name)}
+        raise PoisonError(Reason.NOT_AN_OBJECT) from None
+    return raw, False, {field.name for field in FIELDS if getattr(raw, field.name) != getattr(raw_other, field.name)}
 
 
 def _without_lone_surrogates(body: bytes) -> tuple[bytes, bytes]:
@@ -137,15 +137,6 @@ def _without_lone_surrogates(body: bytes) -> tuple[bytes, bytes]:
             one[match.start() : match.end()] = b"\\u0061"
             other[match.start() : match.end()] = b"\\u0062"
     return bytes(one), bytes(other)
-
-
-def _require_json(body: bytes) -> None:
-    try:
-        _decode_any_json(body)
-    except RecursionError:
-        raise PoisonError(Reason.TOO_DEEP) from None
-    except msgspec.DecodeError:
-        raise PoisonError(Reason.NOT_JSON) from None
 
 
 def _text(raw: Raw | UnsetType, name: str, required: bool, with_lone_surrogate: set[str] | None) -> str | None:  # noqa: FBT001 - the declaration's own flag

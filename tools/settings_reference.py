@@ -35,10 +35,10 @@ INTRODUCTION: Final = """\
 
 Both processes read environment variables and nothing else. Each checks all of its own before it connects to anything: a wrong or
 missing one stops the start with a line that names the variable and what was expected, never its value. An empty variable counts as
-not set. A secret can stand in a file instead, where a variable for it ends in `_FILE`.
+not set.
 
-The bridge is `python -m bridges`; the worker is `faust -A stream_app worker`, and the other `faust -A stream_app` commands read the
-worker's variables too.
+The bridge is `python -m bridges sqs`; the worker is `faust -A stream_app worker`, and the other `faust -A stream_app` commands
+read the worker's variables too.
 
 AWS credentials, region and endpoint are boto3's own business: it reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 `AWS_DEFAULT_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL_SQS`, the role of the machine and so on, as its documentation says.
@@ -74,11 +74,12 @@ def page() -> str:
 
 
 def _section(group: type[Settings], processes: list[str]) -> str:
-    title = group.__name__.removesuffix("Settings")
+    about = (group.__doc__ or "").strip().splitlines()[0].replace("``", "`")
+    readers = "" if group in PROCESSES.values() else f" Read by the {' and the '.join(processes)}."
     lines = [
-        f"## {title}",
+        f"## {group.__name__.removesuffix('Settings')}",
         "",
-        f"{(group.__doc__ or '').strip().splitlines()[0]} Read by the {' and the '.join(processes)}.",
+        about + readers,
         "",
         "| Variable | Takes | Default | What it does |",
         "|---|---|---|---|",

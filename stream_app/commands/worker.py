@@ -19,7 +19,10 @@ class StreamWorker(Worker):
 
 
 class worker(faust_worker_command):  # noqa: N801 - the class's name is the command's
-    """Write logins from Kafka to Postgres. Start as many as there are partitions, on any machines; each stops cleanly on SIGTERM."""
+    """Write logins from Kafka to Postgres.
+
+    Start as many as there are partitions, on any machines; each writes what it holds and leaves on SIGTERM.
+    """
 
     def as_service(self, loop: Any, *args: Any, **kwargs: Any) -> ServiceT:
         """The App, composed: a missing keyset or setting ends here, with one line."""
@@ -27,10 +30,9 @@ class worker(faust_worker_command):  # noqa: N801 - the class's name is the comm
         try:
             self.app.compose()
         except FatalError as error:
-            raise click.ClickException(str(error)) from error
+            click.echo(f"Error: {error}", err=True)
+            raise SystemExit(1) from error  # Faust shows a traceback for any other exception
         return service
 
     def on_worker_created(self, worker: Worker) -> None:
         """No banner: the log line worker_started says what a reader needs."""
-
-

@@ -14,6 +14,9 @@ Read against faust-streaming 0.15.3 (``transport/consumer.py``, ``transport/driv
 - ``_wait_next_records``: Faust sleeps a flat second when every partition is paused; this wakes when one is resumed.
 - ``_fetch_records`` and seeking, in the consumer's thread: each chunk carries the number of the seek that it follows and its place
   in the order of fetching, taken where both happen on one thread. So a chunk that Faust drops on its way is noticed.
+- questions about the log's ends go through a second aiokafka consumer: on the first one's connection they would wait behind its
+  long-polling fetch, 1.5 seconds each. For the same reason that wait is short (Faust has it fixed), and a partition is paused in
+  aiokafka until it is claimed: else its fetches begin at the committed offset and are thrown away.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
 """
 
@@ -21,6 +24,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import aiokafka
 import structlog
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
@@ -41,6 +45,10 @@ KAFKA_ANSWER_SECONDS = 15.0
 LOG_END_SECONDS = 5.0
 """How often the logs' ends are asked for: a paused partition's fetches no longer tell them."""
 
+BROKER_WAIT_MILLISECONDS = 250
+"""How long a fetch may wait in the broker for a first record. aiokafka has one fetch under way for each broker, so this is also the
+longest that a partition which is resumed waits for the others' fetch."""
+
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
 """A fetch under way does not see a partition that is resumed meanwhile; so it is short while one is paused."""
@@ -54,6 +62,28 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._seek_numbers: dict[TopicPartition, int] = {}
         self._next_sequences: dict[TopicPartition, int] = {}
 
+    async def on_start(self) -> None:
+        """Connect the consumer that is asked about the log."""
+        self._log_reader = self._create_worker_consumer(cast("driver.Transport", self.transport))
+        self._log_reader._group_id = None  # noqa: SLF001 - before start() it is only a setting: this one joins no group
+        await self._log_reader.start()
+        await super().on_start()
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, then disconnect."""
+        await super().on_thread_stop()
+        await self._log_reader.stop()
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = BROKER_WAIT_MILLISECONDS  # noqa: SLF001 - before start() it is only a setting
+        return consumer
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Fetch nothing until a partition is claimed."""
+        self._ensure_consumer().pause(*(TopicPartition(*partition) for partition in assigned))
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[Any, Chunk]:
         fetched = await super()._fetch_records(*args, **kwargs)
         chunks = {}
@@ -66,17 +96,22 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def seek_numbered(self, partition: TopicPartition, offset: int) -> int:
         """Seek, and return the number that chunks fetched from there on carry."""
-        self._ensure_consumer().seek(partition, offset)  # drops what was fetched for the partition, without an await
+        consumer = self._ensure_consumer()
+        consumer.seek(partition, offset)  # drops what was fetched for the partition, without an await
+        consumer.resume(partition)
         self._next_sequences[partition] = 0
         number = self._seek_numbers[partition] = self._seek_numbers.get(partition, 0) + 1
         return number
 
     async def log_range(self, partition: TopicPartition) -> tuple[int, int]:
         """First offset and end of the partition's log."""
-        consumer = self._ensure_consumer()
-        starts = await consumer.beginning_offsets([partition])
-        ends = await consumer.end_offsets([partition])
+        starts = await self._log_reader.beginning_offsets([partition])
+        ends = await self.log_ends([partition])
         return starts[partition], ends[partition]
+
+    async def log_ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The ends of these partitions' logs."""
+        return cast("Mapping[TopicPartition, int]", await self._log_reader.end_offsets(list(partitions)))
 
     async def committed_offset(self, partition: TopicPartition) -> int | None:
         """The group's committed offset."""
@@ -197,7 +232,8 @@ class BatchConsumer(driver.Consumer):
     async def _ask(self, method: Any, *args: Any) -> Any:
         try:
             async with asyncio.timeout(KAFKA_ANSWER_SECONDS):
-                return await self._thread.call_thread(method, *args)
+                # Not through the thread's method queue, whose two places a waiting fetch and a commit may hold.
+                return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*args), self._thread.thread_loop))
         except (KafkaError, TimeoutError) as error:
             raise RetryableError(f"Kafka did not answer ({type(error).__name__})") from error
 
@@ -224,13 +260,10 @@ class BatchConsumer(driver.Consumer):
             held = self.app.partitions.held
             if held and not self.should_stop:
                 try:
-                    ends = await self._ask(self._log_ends, [_kafka(partition) for partition in held])
+                    ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in held])
                 except RetryableError:
                     continue  # the gauges keep what they knew; /readyz tells about Kafka
                 self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
-
-    async def _log_ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        return cast("Mapping[TopicPartition, int]", await self._thread._ensure_consumer().end_offsets(list(partitions)))  # noqa: SLF001
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Say nothing: see the module."""
