@@ -1,0 +1,145 @@
+import json
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+from login_records import ABSENT, LOGIN, SENT_AT_MS, build, builder, headers, login, opener, record, records
+
+from stream_app.batch import Batch, BatchBuilder, KafkaRecord
+from stream_app.dead_letters import Reason
+
+POISON = {1: b"x", 4: login(ip="x"), 5: b"", 8: login(locale=1)}
+EXTRA = {0, 3, 9}
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Batch:
+    """Ten records from offset 100 on, 4 of them poison and 3 with extra keys; the position before them is 90, the one after 115."""
+    good = [login(user_id=f"u{number}", **({"more": 1} if number in EXTRA else {})) for number in range(10)]
+    bodies = [POISON.get(number, body) for number, body in enumerate(good)]
+    return builder().build(records(bodies, 100), 90, 115)
+
+
+def test_columns_parameters_and_counts(mixed: Batch) -> None:
+    assert list(mixed.columns) == [
+        "user_id",
+        "app_version",
+        "device_type",
+        "masked_ip",
+        "locale",
+        "masked_device_id",
+        "sent_at_ms",
+        "message_id",
+    ]
+    assert mixed.row_offsets == [100, 102, 103, 106, 107, 109]
+    assert mixed.columns["user_id"] == ["u0", "u2", "u3", "u6", "u7", "u9"]
+    assert mixed.columns["sent_at_ms"] == [str(SENT_AT_MS + offset) for offset in mixed.row_offsets]
+    assert mixed.columns["message_id"] == [headers(offset)[0][1].decode() for offset in mixed.row_offsets]
+    assert mixed.parameters()["user_id"] == "u0\x1fu2\x1fu3\x1fu6\x1fu7\x1fu9"
+    assert [letter.offset for letter in mixed.dead_letters] == [101, 104, 105, 108]
+    assert (mixed.records, mixed.extra_keys, mixed.oldest_sent_at_ms) == (10, 3, SENT_AT_MS + 100)
+    assert mixed.bytes == sum(len(source.value or b"") + 3 for source in mixed.sources)
+
+
+def test_one_sent_at_of_a_dead_letter_is_the_oldest() -> None:
+    batch = build([b"x", login()])
+
+    assert batch.oldest_sent_at_ms == SENT_AT_MS
+
+
+def test_null_of_a_single_row_is_not_an_empty_column() -> None:
+    assert build([login(locale=ABSENT)]).parameters()["locale"] == "\x02"
+
+
+def test_halves_hold_everything_once_and_touch(mixed: Batch) -> None:
+    first, second = mixed.split()
+
+    assert (first.first_offset, first.next_offset, second.first_offset, second.next_offset) == (90, 106, 106, 115)
+    assert (first.row_offsets, second.row_offsets) == ([100, 102, 103], [106, 107, 109])
+    assert [letter.offset for letter in first.dead_letters] == [101, 104, 105]
+    assert [letter.offset for letter in second.dead_letters] == [108]
+    assert (first.extra_keys, second.extra_keys) == (2, 1)
+    assert (first.records, second.records) == (6, 4)
+    assert first.bytes + second.bytes == mixed.bytes
+    for name, column in mixed.columns.items():
+        assert first.columns[name] + second.columns[name] == column
+    assert (first.oldest_sent_at_ms, second.oldest_sent_at_ms) == (SENT_AT_MS + 100, SENT_AT_MS + 106)
+
+
+def test_halves_of_halves_end_at_single_rows(mixed: Batch) -> None:
+    parts, done = [mixed], []
+    while parts:
+        part = parts.pop(0)
+        if len(part.row_offsets) > 1:
+            parts[:0] = part.split()
+        else:
+            done.append(part)
+
+    assert [part.row_offsets for part in done] == [[offset] for offset in mixed.row_offsets]
+    assert [part.first_offset for part in done] == [90, *(part.next_offset for part in done[:-1])]
+    assert done[-1].next_offset == 115
+    assert [letter for part in done for letter in part.dead_letters] == mixed.dead_letters
+    assert sum(part.records for part in done) == 10
+
+
+def test_fewer_than_two_rows_have_no_halves() -> None:
+    with pytest.raises(ValueError, match="fewer than two rows"):
+        build([login(), b"x"]).split()
+
+
+@pytest.mark.parametrize(
+    ("column", "field"),
+    [
+        ("masked_ip", "ip"),
+        ("user_id", "user_id"),
+        ("sent_at", "sent-at"),
+        ("message_id", "message-id"),
+        ("create_date", None),
+        (None, None),
+    ],
+)
+def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
+    mixed: Batch, column: str | None, field: str | None
+) -> None:
+    part = mixed.split()[1].split()[1].split()[0]  # the row 107 and the dead letter 108
+    assert (part.row_offsets, [letter.offset for letter in part.dead_letters]) == ([107], [108])
+
+    refused = builder().refuse_row(part, column)
+
+    assert (refused.first_offset, refused.next_offset, refused.records) == (part.first_offset, part.next_offset, part.records)
+    assert refused.row_offsets == []
+    assert set(refused.parameters().values()) == {""}
+    letter, other = refused.dead_letters
+    assert other == part.dead_letters[0]
+    assert (letter.offset, letter.reason, letter.field) == (107, Reason.ROW_REFUSED, field)
+    assert (letter.message_id, letter.sent_at_ms) == (headers(107)[0][1].decode(), SENT_AT_MS + 107)
+    assert json.loads(opener().open(letter.sealed, topic="logins", partition=3, offset=107).value or b"")["user_id"] == "u7"
+
+
+def test_only_a_batch_of_one_row_can_be_refused(mixed: Batch) -> None:
+    with pytest.raises(ValueError, match="unpack"):
+        builder().refuse_row(mixed, None)
+
+
+def test_raw_values_are_in_no_column_and_in_no_clear_part_of_a_dead_letter() -> None:
+    batch = build([login(), login(locale=1), login(app_version="x"), b"{" + login()])
+
+    assert len(batch.dead_letters) == 3
+    clear = [(letter.message_id, letter.sent_at_ms, letter.reason, letter.field) for letter in batch.dead_letters]
+    for value in (LOGIN["ip"], LOGIN["device_id"], LOGIN["user_id"]):
+        assert value not in str(clear)
+        assert all(value.encode() not in letter.sealed for letter in batch.dead_letters)
+    for value in (LOGIN["ip"], LOGIN["device_id"]):
+        assert value not in str(batch.columns)
+
+
+def test_joined_app_versions_by_setting() -> None:
+    batch = builder(app_version_encoding="joined").build([record(login(app_version="0.2.6"))], 0, 1)
+
+    assert batch.columns["app_version"] == ["26"]
+
+
+def test_a_record_of_aiokafka_is_a_kafka_record() -> None:
+    taken: KafkaRecord = record(login())
+
+    assert isinstance(taken, ConsumerRecord)
+    assert isinstance(BatchBuilder.build(builder(), [taken], 0, 1), Batch)

@@ -1,0 +1,127 @@
+from uuid import UUID
+
+import pytest
+from login_records import MESSAGE_ID, SENT_AT_MS, build, builder, headers, login, record
+
+from stream_app.dead_letters import Reason
+from stream_app.message_headers import fallback_message_id, read_headers
+
+FALLBACK_OF_OFFSET_7 = "cd69175f-dc41-56bb-a6c0-0e5602a476b0"
+"""UUIDv5 of logins/3/7. A change of this value would give records that are read again a second row."""
+
+
+def test_the_fallback_id_never_changes() -> None:
+    assert fallback_message_id("logins", 3, 7) == FALLBACK_OF_OFFSET_7
+    assert UUID(FALLBACK_OF_OFFSET_7).version == 5
+
+
+def test_headers_of_the_bridge_are_taken() -> None:
+    read = read_headers([record(login(), offset) for offset in range(3)])
+
+    assert read.message_ids == [f"{MESSAGE_ID[:24]}{offset:012x}" for offset in range(3)]
+    assert read.sent_at_ms == [str(SENT_AT_MS + offset) for offset in range(3)]
+    assert not read.problems
+
+
+@pytest.mark.parametrize(
+    ("given", "message_id", "sent_at_ms"),
+    [
+        ((), FALLBACK_OF_OFFSET_7, 5),
+        ((("source", b"q"),), FALLBACK_OF_OFFSET_7, 5),
+        ((("message-id", MESSAGE_ID.encode()),), MESSAGE_ID, 5),
+        ((("sent-at", b"1763900000001"),), FALLBACK_OF_OFFSET_7, 1_763_900_000_001),
+        ((("sent-at", b"7"), ("message-id", MESSAGE_ID.encode())), MESSAGE_ID, 7),
+        ((("sent-at", b"0"),), FALLBACK_OF_OFFSET_7, 0),
+        ((("sent-at", b"253402300799999"),), FALLBACK_OF_OFFSET_7, 253_402_300_799_999),
+        ((("message-id", MESSAGE_ID.upper().encode()), ("sent-at", b"1763900000001")), MESSAGE_ID, 1_763_900_000_001),
+        ((("message-id", MESSAGE_ID.encode()), ("sent-at", b"0000000000001")), MESSAGE_ID, 1),
+        ((*headers()[:1], ("sent-at", b"8"), ("message-id", b"x"), ("sent-at", b"y")), headers()[0][1].decode(), 8),
+    ],
+)  # fmt: skip
+def test_what_is_absent_has_a_stand_in(given: object, message_id: str, sent_at_ms: int) -> None:
+    read = read_headers([record(login(), 7, headers_=given, timestamp=5)])
+
+    assert (read.message_ids, read.sent_at_ms, read.problems) == ([message_id], [str(sent_at_ms)], {})
+
+
+ID = MESSAGE_ID.encode()
+WRONG_IDS = [
+    b"",
+    b"x",
+    None,
+    ID[:-1],
+    ID + b"0",
+    ID.replace(b"-", b""),
+    ID.replace(b"-", b"0"),
+    b"{" + ID + b"}",
+    b" " + ID[1:],
+    b"-" * 36,
+    ID[:-1] + b"g",
+    ID[:-1] + b"\xff",
+    b"5fea77560-ea4-451a-a703-a558b933e274",
+    b"5fea7756-0ea4-451a-a703-a558b933e-74",
+]
+WRONG_TIMES = [
+    b"",
+    b"x",
+    None,
+    b"-1",
+    b"+1",
+    b" 1",
+    b"1.0",
+    b"253402300800000",
+    b"9" * 100_000,
+    b"1763900000000\n",
+    b"0x7f",
+    "\u0661".encode(),
+    b"12345678901x3",
+]
+
+
+@pytest.mark.parametrize("value", WRONG_IDS)
+def test_a_message_id_that_is_no_uuid_is_a_dead_letter_under_the_stand_in(value: bytes | None) -> None:
+    batch = builder().build([record(login(), 6), record(login(), 7, headers_=(("message-id", value), headers(9)[1]))], 6, 8)
+
+    (letter,) = batch.dead_letters
+    assert (letter.reason, letter.field, letter.offset) == (Reason.HEADER_INVALID, "message-id", 7)
+    assert (letter.message_id, letter.sent_at_ms) == (FALLBACK_OF_OFFSET_7, SENT_AT_MS + 9)
+    assert batch.row_offsets == [6]
+
+
+@pytest.mark.parametrize("value", WRONG_TIMES)
+def test_a_sent_at_that_is_no_time_is_a_dead_letter_with_the_kafka_timestamp(value: bytes | None) -> None:
+    batch = builder().build(
+        [record(login(), 6), record(login(), 7, headers_=(headers(9)[0], ("sent-at", value)), timestamp=5)], 6, 8
+    )
+
+    (letter,) = batch.dead_letters
+    assert (letter.reason, letter.field, letter.offset) == (Reason.HEADER_INVALID, "sent-at", 7)
+    assert (letter.message_id, letter.sent_at_ms) == (headers(9)[0][1].decode(), 5)
+    assert batch.row_offsets == [6]
+
+
+@pytest.mark.parametrize(("timestamp", "sent_at_ms"), [(-1, 0), (253_402_300_800_000, 253_402_300_799_999)])
+def test_without_any_time_a_record_is_a_dead_letter(timestamp: int, sent_at_ms: int) -> None:
+    (letter,) = builder().build([record(login(), 7, headers_=(), timestamp=timestamp)], 7, 8).dead_letters
+
+    assert (letter.reason, letter.field, letter.sent_at_ms) == (Reason.HEADER_INVALID, "sent-at", sent_at_ms)
+
+
+def test_a_bad_body_counts_before_a_bad_header() -> None:
+    (letter,) = builder().build([record(b"x", 7, headers_=(("message-id", b"x"),))], 7, 8).dead_letters
+
+    assert letter.reason is Reason.NOT_JSON
+
+
+def test_one_record_without_headers_changes_nothing_for_its_neighbours() -> None:
+    alone = read_headers([record(login(), offset) for offset in (0, 2)])
+    read = read_headers([record(login(), 0), record(login(), 1, headers_=()), record(login(), 2)])
+
+    assert [read.message_ids[0], read.message_ids[2]] == alone.message_ids
+    assert [read.sent_at_ms[0], read.sent_at_ms[2]] == alone.sent_at_ms
+
+
+def test_an_empty_batch_is_a_batch() -> None:
+    batch = build([])
+
+    assert (batch.records, batch.row_offsets, batch.dead_letters, batch.oldest_sent_at_ms) == (0, [], [], None)
