@@ -99,9 +99,9 @@ class Kafka(Server):
         return Launch([jars.JAVA, *heap, *LOGGING, "-cp", class_path, "kafka.Kafka", self._properties_file], stop_seconds=15.0)
 
     def _format(self, class_path: str) -> None:
-        cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+        cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")  # one in 64 begins with "-"
         options = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *LOGGING)
-        tool = ("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self._properties_file)
+        tool = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self._properties_file)
         formatting = ChildProcess(self.name, Launch([jars.JAVA, *options, "-cp", class_path, *tool]), self.log_file)
         if formatting.wait(FORMAT_SECONDS) != 0:
             raise DevServerError(self.name, "its data directory could not be formatted", self.log_file, formatting.log_from)
