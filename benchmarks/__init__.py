@@ -1,0 +1,1 @@
+"""Benchmarks: one question a file; each is a command of its own and none is a test."""

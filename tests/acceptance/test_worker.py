@@ -1,0 +1,261 @@
+"""The worker as a process, on real Kafka and Postgres; records come straight from a producer."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from signal import Signals
+
+import pytest
+from running_pipeline import RunningPipeline, fields_in_log, wait_until
+
+from dev_servers.postgres import Postgres
+from stream_app.masking.masker import Masker
+from stream_app.masking.policy import parse_methods
+
+NOW_MS = 1_795_000_000_000
+
+
+def body(number: int, **changes: object) -> bytes:
+    login = {
+        "user_id": f"user-{number}",
+        "app_version": f"2.{number % 10}.1",
+        "device_type": "android" if number % 2 else "ios",
+        "ip": f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
+        "locale": None if number % 3 else "DE",
+        "device_id": f"{number:09d}",
+    }
+    return json.dumps({**login, **changes}).encode()
+
+
+def message_id(number: int) -> str:
+    return str(uuid.UUID(int=number, version=4))
+
+
+def headers(number: int) -> dict[str, bytes]:
+    return {"message-id": message_id(number).encode(), "sent-at": str(NOW_MS + number).encode(), "source": b"login-queue"}
+
+
+def logins(numbers: Iterator[int] | range) -> Iterator[tuple[bytes, bytes, dict[str, bytes]]]:
+    return ((f"user-{number}".encode(), body(number), headers(number)) for number in numbers)
+
+
+@pytest.fixture
+def masker(keys_directory: Path) -> Masker:
+    return Masker.load(parse_methods(""), keyset_file=keys_directory / "masking.keyset.json", hmac_keyset_file=None)
+
+
+def test_a_filled_topic_becomes_rows_whose_tokens_open(pipeline: RunningPipeline, masker: Masker) -> None:
+    pipeline.produce(logins(range(20_000)))
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(20_000))
+    rows = pipeline.query(
+        "SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date::text, "
+        "(extract(epoch FROM sent_at) * 1000)::bigint FROM user_logins"
+    )
+    for user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date, sent_at_ms in rows:
+        number = int(user_id.removeprefix("user-"))
+        login = json.loads(body(number))
+        assert (device_type, locale, app_version) == (login["device_type"], login["locale"], 2_000_000 + number % 10 * 1_000 + 1)
+        assert (create_date, sent_at_ms) == (time.strftime("%Y-%m-%d", time.gmtime((NOW_MS + number) / 1000)), NOW_MS + number)
+        if number % 100 == 0:
+            assert masker.reveal("ip", masked_ip) == login["ip"]
+            assert masker.reveal("device_id", masked_device_id) == login["device_id"]
+    assert pipeline.stop("worker") == 0
+
+
+def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPipeline) -> None:
+    pipeline.produce(logins(range(1_000)))
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    pipeline.stop("worker")
+    lines = [line for line in pipeline.log("worker").splitlines() if "partition_claimed" not in line]
+    assert [line.split("] ")[1].split(" ")[0] for line in lines if "Coordinator" not in line and "coordinator" not in line] == [
+        "worker_started",
+        "worker_stopped",
+    ]
+
+
+def test_logs_can_be_json(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker(LOG_FORMAT="json")
+    pipeline.wait_ready("worker")
+    pipeline.stop("worker")
+    events = [json.loads(line)["event"] for line in pipeline.log("worker").splitlines()]
+    assert {"worker_started", "partition_claimed", "worker_stopped"} <= set(events)
+
+
+def test_a_few_records_are_written_without_waiting_for_a_full_window(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker()
+    pipeline.wait_ready("worker")
+    pipeline.produce(logins(range(3)))
+    started = time.monotonic()
+    wait_until(lambda: pipeline.count("user_logins") == 3, "three rows", 10)
+    assert time.monotonic() - started < 3.0, "a window of 0.2 s took seconds"
+
+
+def test_a_second_worker_starts_beside_the_first_and_takes_its_share(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker("first")
+    pipeline.wait_ready("first")
+    pipeline.ports["second"] = pipeline.ports["first"]
+    pipeline.start("second", ["-m", "faust", "-A", "stream_app", "worker"], WEB_PORT=str(pipeline.ports["first"]))
+    wait_until(lambda: fields_in_log(pipeline.log("second"), "partition_claimed"), "the second claims partitions")
+    (started,) = fields_in_log(pipeline.log("second"), "worker_started")
+    assert int(started["web_port"]) > pipeline.ports["first"]
+    pipeline.produce(logins(range(2_000)))
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(2_000))
+    owners = {owner for (owner,) in pipeline.query("SELECT owner FROM stream_positions")}
+    assert len(owners) == 2
+
+
+def test_killed_workers_lose_nothing_and_write_nothing_twice(pipeline: RunningPipeline) -> None:
+    pipeline.produce(logins(range(60_000)))
+    for round_number in range(4):
+        pipeline.start_worker()
+        wanted = 10_000 * (round_number + 1)
+        wait_until(lambda wanted=wanted: pipeline.count("user_logins") >= wanted, f"{wanted} rows")
+        pipeline.kill("worker")
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(60_000))
+
+
+def test_a_worker_that_slept_through_its_session_writes_nothing_more(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker("zombie", WINDOW_ROWS="500", WINDOW_SECONDS="30", BUFFER_BYTES_MAX="8388608")
+    pipeline.wait_ready("zombie")
+    pipeline.produce(logins(range(1_000)))
+    wait_until(lambda: pipeline.metric("zombie", "stream_records_received_total") == 1_000, "the records wait in an open window")
+    pipeline.processes["zombie"].send_signal(Signals.SIGSTOP)
+    pipeline.start_worker("heir")
+    wait_until(lambda: pipeline.count("user_logins") == 1_000, "the heir writes them")
+    pipeline.produce(logins(range(1_000, 2_000)))
+    pipeline.processes["zombie"].send_signal(Signals.SIGCONT)
+    pipeline.wait_drained()
+    wait_until(lambda: pipeline.metric("zombie", "stream_writes_fenced_total") >= 1, "the zombie's write is refused and counted")
+    pipeline.assert_each_once(message_id(number) for number in range(2_000))
+
+
+def test_a_write_of_a_former_owner_is_fenced(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker(WINDOW_SECONDS="60", WINDOW_ROWS="100000")
+    pipeline.wait_ready("worker")
+    pipeline.produce(logins(range(100)))
+    wait_until(lambda: pipeline.metric("worker", "stream_records_received_total") == 100, "the records wait in an open window")
+    pipeline.query("UPDATE stream_positions SET epoch = epoch + 1, owner = 'another'")
+    pipeline.produce(logins(range(100, 200)))
+    pipeline.stop("worker")
+    assert pipeline.count("user_logins") == 0
+    assert "write_fenced" in pipeline.log("worker")
+    pipeline.start_worker("heir")
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(200))
+
+
+def test_postgres_absent_for_20_seconds_under_load(pipeline: RunningPipeline, postgres: Postgres) -> None:
+    pipeline.start_worker()
+    pipeline.produce(logins(range(10_000)))
+    wait_until(lambda: pipeline.count("user_logins") > 0, "rows")
+    postgres.stop(mode="immediate")
+    try:
+        pipeline.produce(logins(range(10_000, 60_000)))
+        time.sleep(20)
+        rss = pipeline.metric("worker", "process_resident_memory_bytes")
+        assert pipeline.metric("worker", "stream_database_retries_total") > 0
+        assert not pipeline.log("worker").count("partition_stopped")
+    finally:
+        postgres.start()
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(60_000))
+    assert rss < 300 * 2**20
+    assert len(fields_in_log(pipeline.log("worker"), "worker_started")) == 1
+
+
+def test_a_row_that_postgres_refuses_is_one_dead_letter(pipeline: RunningPipeline) -> None:
+    pipeline.query("ALTER TABLE user_logins ADD CONSTRAINT no_unlucky CHECK (user_id <> 'user-4711')")
+    pipeline.produce(logins(range(6_000)))
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    assert pipeline.query("SELECT message_id::text, reason, field FROM dead_letters") == [(message_id(4711), "row_refused", None)]
+    pipeline.assert_each_once(message_id(number) for number in range(6_000))
+
+
+def test_a_missing_table_stops_the_partition_until_it_is_there(pipeline: RunningPipeline) -> None:
+    pipeline.query("ALTER TABLE user_logins RENAME TO elsewhere")
+    pipeline.produce(logins(range(1_000)))
+    pipeline.start_worker()
+    wait_until(lambda: "partition_stopped" in pipeline.log("worker"), "the partition stops")
+    assert "faust -A stream_app migrate" in pipeline.log("worker")
+    assert pipeline.count("dead_letters") == 0
+    pipeline.query("ALTER TABLE elsewhere RENAME TO user_logins")
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(1_000))
+
+
+def test_a_topic_made_anew_stops_the_partition_and_names_the_command(pipeline: RunningPipeline) -> None:
+    pipeline.query(
+        "INSERT INTO stream_positions SELECT %s, %s, p, 1000, 1, 'before', now() FROM generate_series(0, 3) p", [pipeline.group, pipeline.topic]
+    )
+    pipeline.produce(logins(range(100)))
+    pipeline.start_worker()
+    wait_until(lambda: "positions reset" in pipeline.log("worker"), "the partition stops")
+    assert pipeline.count("user_logins") == 0
+    for partition in range(4):
+        pipeline.run("positions", "reset", "--topic", pipeline.topic, "--partition", str(partition), "--to", "0", "--yes")
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(100))
+
+
+def test_a_redelivered_message_adds_no_row(pipeline: RunningPipeline) -> None:
+    pipeline.produce(logins(range(500)))
+    pipeline.produce(logins(range(500)))
+    pipeline.produce([(b"k", b"nonsense", headers(500))] * 3)
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(501))
+    assert pipeline.metric("worker", "stream_duplicates_skipped_total") == 502
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_it_reads_every_codec(pipeline: RunningPipeline, compression: str) -> None:
+    pipeline.produce(logins(range(200)), compression)
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(200))
+
+
+def test_it_stops_within_its_bound_and_writes_what_it_held(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker(WINDOW_SECONDS="60", WINDOW_ROWS="100000")
+    pipeline.wait_ready("worker")
+    pipeline.produce(logins(range(100)))
+    wait_until(lambda: pipeline.metric("worker", "stream_records_received_total") == 100, "the records wait in an open window")
+    started = time.monotonic()
+    assert pipeline.stop("worker") == 0
+    assert time.monotonic() - started < 5
+    assert pipeline.count("user_logins") == 100
+
+
+def test_it_waits_for_kafka_and_says_so(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+    wait_until(lambda: "waiting_for_kafka" in pipeline.log("worker"), "it says what it waits for")
+    assert pipeline.processes["worker"].returncode is None
+    assert pipeline.stop("worker") == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("MASKING_KEYSET_FILE", "/nowhere/keyset.json"),
+        ("MASKING_KEYSET_FILE", ""),
+        ("DEAD_LETTER_PUBLIC_KEYSET_FILE", ""),
+        ("POSTGRES_DSN", ""),
+        ("MASKING_METHODS", "ip=rot13"),
+        ("WINDOW_ROWS", "0"),
+    ],
+)
+def test_a_start_without_what_it_needs_is_refused_in_one_line(pipeline: RunningPipeline, setting: str, value: str) -> None:
+    worker = pipeline.start_worker(**{setting: value})
+    assert worker.wait(30) == 1
+    del pipeline.processes["worker"]
+    (line,) = pipeline.log("worker").splitlines()
+    assert line.startswith(f"Error: {setting}: ")
