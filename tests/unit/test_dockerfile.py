@@ -1,0 +1,151 @@
+"""The image, as far as it can be held to the code without building it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+
+from bridges.settings import BridgeSettings
+from stream_app.settings import WorkerSettings
+from tools import settings_reference
+
+PROJECT = Path(__file__).parents[2]
+DOCKERFILE = PROJECT / "Dockerfile"
+PYTHON_VARIABLES = {"PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, continued lines joined, comments gone."""
+    text = re.sub(r"^#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    return [(match[1], " ".join(match[2].split())) for match in re.finditer(r"^([A-Z]+) (.+)$", text, re.MULTILINE)]
+
+
+def of(name: str) -> list[str]:
+    """The arguments of each instruction of this name."""
+    return [arguments for instruction, arguments in instructions() if instruction == name]
+
+
+def variables() -> dict[str, str]:
+    """What ENV sets."""
+    return dict(pair.split("=", 1) for arguments in of("ENV") for pair in arguments.split())
+
+
+def packages() -> list[str]:
+    """The packages of the product, as the wheel has them."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+    return list(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+
+
+def copied_from_context() -> set[str]:
+    """What COPY takes from the repository."""
+    return {arguments.split()[0] for arguments in of("COPY") if not arguments.startswith("--from")}
+
+
+@pytest.fixture(scope="module")
+def image_content(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the image has in /app."""
+    app = tmp_path_factory.mktemp("app")
+    for package in packages():
+        shutil.copytree(PROJECT / package, app / package, ignore=shutil.ignore_patterns("__pycache__"))
+    yield app
+    shutil.rmtree(app)
+
+
+def run_in_image(content: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python on the image's content alone, with the image's own environment."""
+    environment = {name: value for name, value in variables().items() if name != "PATH"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=content,
+        env={**environment, "PYTHONPATH": str(content), "PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_linter_finds_nothing() -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), "--no-color", DOCKERFILE], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_all_stages_have_one_base_pinned_by_exact_version_that_the_project_supports() -> None:
+    bases = {arguments.split()[0] for arguments in of("FROM")}
+    assert len(bases) == 1
+    match = re.fullmatch(r"python:(3\.\d+\.\d+)-slim-[a-z]+(@sha256:[0-9a-f]{64})?", bases.pop())
+    assert match
+    supported = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert match[1] in SpecifierSet(supported)
+
+
+def test_it_runs_as_a_numbered_user_that_is_not_root() -> None:
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", of("USER")[-1])
+
+
+def test_it_starts_the_worker_without_a_shell_between_and_stops_by_sigterm() -> None:
+    assert json.loads(of("CMD")[-1]) == ["faust", "-A", "stream_app", "worker"]
+    assert of("STOPSIGNAL") == ["SIGTERM"]
+    assert of("ENTRYPOINT") == []
+
+
+def test_it_holds_the_product_and_nothing_else() -> None:
+    assert copied_from_context() == {*packages(), "requirements.lock", "LICENSE"}
+
+
+def test_only_what_is_copied_reaches_the_builder() -> None:
+    rules = [line for line in (PROJECT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert {rule.removeprefix("!") for rule in rules if rule.startswith("!")} == copied_from_context()
+    assert "**/*.keyset.json" in rules[rules.index("!stream_app") :]
+
+
+def test_its_variables_are_known_settings() -> None:
+    assert variables().keys() - PYTHON_VARIABLES <= settings_reference.variables(BridgeSettings, WorkerSettings)
+
+
+def test_no_variable_or_build_argument_holds_a_secret() -> None:
+    assert [name for name in variables() if re.search(r"PASSWORD|SECRET|TOKEN|DSN|KEY", name)] == []
+    assert of("ARG") == []
+
+
+def test_the_ports_it_tells_are_the_defaults() -> None:
+    defaults = {BridgeSettings.model_fields["bridge_web_port"].default, WorkerSettings.model_fields["web_port"].default}
+    assert {int(port) for arguments in of("EXPOSE") for port in arguments.split()} == defaults
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("faust", "-A", "stream_app", "worker", "--help"),
+        ("faust", "-A", "stream_app", "migrate", "--help"),
+        ("faust", "-A", "stream_app", "keys", "create", "--help"),
+        ("bridges", "sqs", "--help"),
+    ],
+)
+def test_its_content_is_enough_to_start(command: tuple[str, ...], image_content: Path) -> None:
+    result = run_in_image(image_content, "-m", *command)
+    assert result.returncode == 0, result.stderr
+    assert "Usage:" in result.stdout
+
+
+def test_its_content_holds_the_sql_files(image_content: Path) -> None:
+    assert len(list((image_content / "stream_app" / "postgres" / "sql" / "migrations").glob("*.sql"))) > 0
+    result = run_in_image(image_content, "-c", "import stream_app.postgres.migrations as m; assert m.known_migrations()")
+    assert result.returncode == 0, result.stderr
+
+
+def test_nothing_is_written_beside_the_content(image_content: Path) -> None:
+    before = sorted(image_content.rglob("*"))
+    assert run_in_image(image_content, "-m", "faust", "-A", "stream_app", "worker").returncode != 0  # it lacks POSTGRES_DSN
+    assert sorted(image_content.rglob("*")) == before
