@@ -1,0 +1,203 @@
+"""What each role may do and may not: every statement is run as that role, taken the way the processes take it."""
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import psycopg2
+import pytest
+from psycopg2.errors import InsufficientPrivilege
+from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from pydantic import SecretStr
+
+from dev_servers.postgres import Postgres
+from pipeline.errors import FatalError
+from stream_app.postgres.connection import ANALYST, OPERATOR, PRIVACY_OFFICER, WRITER, connect, connection_parameters
+from stream_app.postgres.queries import load_queries
+from stream_app.postgres.settings import PostgresSettings
+
+ROLES = (WRITER, OPERATOR, ANALYST, PRIVACY_OFFICER)
+COMMANDS = load_queries("commands.sql")
+WORKER = load_queries("worker.sql")
+PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
+
+ADD_LOGIN = (
+    "INSERT INTO user_logins (user_id, sent_at, message_id) SELECT 'u', now(), gen_random_uuid()"
+    " ON CONFLICT (sent_at, message_id) DO NOTHING"
+)
+ADD_LETTER = (
+    "INSERT INTO dead_letters (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, sealed)"
+    r" SELECT 'g', 't', 0, 7, gen_random_uuid(), now(), 'not_json', NULL, '\x00' ON CONFLICT (sent_at, message_id) DO NOTHING"
+)
+FENCED_WRITE = f"""
+WITH moved AS (
+    UPDATE stream_positions SET next_offset = 9, updated_at = now()
+    WHERE consumer_group = 'g' AND topic = 't' AND partition = 0 AND epoch = 1 AND next_offset = 5 RETURNING 1
+), written AS ({ADD_LOGIN} RETURNING 1), letters AS ({ADD_LETTER} RETURNING 1)
+SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT count(*) FROM letters)
+"""  # noqa: S608 - from the constants above
+
+# What a statement is called, the statement, and the roles that may run it; all others may not.
+STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("write a batch", FENCED_WRITE, (WRITER,)),
+    ("add a login", ADD_LOGIN, (WRITER,)),
+    ("add a dead letter", ADD_LETTER, (WRITER,)),
+    ("read a position", "SELECT next_offset, epoch FROM stream_positions", (WRITER, OPERATOR)),
+    ("claim", "INSERT INTO stream_positions VALUES ('g', 't', 1, 0, 1, 'o', now())", (WRITER,)),
+    (
+        "move a position",
+        "UPDATE stream_positions SET next_offset = 1, epoch = 2, owner = 'o', updated_at = now()",
+        (WRITER, OPERATOR),
+    ),
+    ("rename a position", "UPDATE stream_positions SET topic = 'other'", ()),
+    ("remove a position", "DELETE FROM stream_positions", ()),
+    ("see which messages are rows", "SELECT sent_at, message_id FROM user_logins", (WRITER, ANALYST)),
+    ("read a masked value", "SELECT masked_ip FROM user_logins", (ANALYST,)),
+    ("read whole rows", "SELECT * FROM user_logins", (ANALYST,)),
+    ("get what was written back", f"{ADD_LOGIN} RETURNING user_id", ()),
+    ("change a row", "UPDATE user_logins SET locale = 'XX'", ()),
+    ("remove rows", "DELETE FROM user_logins", ()),
+    ("empty the rows", "TRUNCATE user_logins", ()),
+    ("lock the rows", "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE", ()),
+    ("change the table", "ALTER TABLE user_logins ADD COLUMN ip text", ()),
+    ("make a table", "CREATE TABLE mine (a integer)", ()),
+    ("make a trigger", "CREATE TRIGGER mine AFTER INSERT ON user_logins EXECUTE FUNCTION reveal_audit_refuse_change()", ()),
+    ("read dead letters", "SELECT reason, sealed FROM dead_letters", (OPERATOR,)),
+    ("see which messages are dead letters", "SELECT sent_at, message_id FROM dead_letters", (WRITER, OPERATOR)),
+    ("resolve a dead letter", "UPDATE dead_letters SET resolution = 'replayed'", (OPERATOR,)),
+    ("change a dead letter", r"UPDATE dead_letters SET sealed = '\x00'", ()),
+    ("remove dead letters", "DELETE FROM dead_letters", ()),
+    ("audit a reveal", "INSERT INTO reveal_audit (reason, field, tokens) VALUES ('ticket 1', 'ip', 1)", (PRIVACY_OFFICER,)),
+    ("audit in another's name", "INSERT INTO reveal_audit (who, reason, field, tokens) VALUES ('x', 'y', 'ip', 1)", ()),
+    ("audit at another time", "INSERT INTO reveal_audit (revealed_at, reason, field, tokens) VALUES (now(), 'y', 'ip', 1)", ()),
+    ("read the audit", "SELECT * FROM reveal_audit", (PRIVACY_OFFICER,)),
+    ("change the audit", "UPDATE reveal_audit SET reason = 'other'", ()),
+    ("shorten the audit", "DELETE FROM reveal_audit", ()),
+    ("empty the audit", "TRUNCATE reveal_audit", ()),
+    ("see the migrations", "SELECT name FROM stream_migrations", ROLES),
+    ("forget a migration", "DELETE FROM stream_migrations", ()),
+    ("make a role", "CREATE ROLE mine", ()),
+    ("read files of the server", "COPY (SELECT 1) TO '/tmp/made_up'", ()),
+)
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres, migrated_template: str) -> Iterator[str]:
+    dsn = postgres.create_database(template=migrated_template)
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO stream_positions VALUES ('g', 't', 0, 5, 1, 'o', now())")
+    yield dsn
+    postgres.drop_database(dsn)
+
+
+@pytest.fixture(scope="module")
+def sessions(database: str) -> Iterator[dict[str, Connection]]:
+    """A session of the superuser's in each role."""
+    settings = PostgresSettings(postgres_dsn=SecretStr(database))
+    open_sessions = {
+        role: psycopg2.connect(**dict[str, object](connection_parameters(settings, role=role, application_name="test")))  # type: ignore[call-overload]
+        for role in ROLES
+    }
+    yield open_sessions
+    for connection in open_sessions.values():
+        connection.close()
+
+
+@pytest.fixture
+def login(postgres: Postgres, database: str) -> Iterator[PostgresSettings]:
+    """A user without any right or membership."""
+    with closing(psycopg2.connect(database)) as connection:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute("CREATE ROLE plain_login LOGIN NOINHERIT PASSWORD 'made-up'")
+        yield PostgresSettings(postgres_dsn=SecretStr(postgres.dsn_of(database.rpartition("/")[2], "plain_login", "made-up")))
+        cursor.execute("DROP ROLE plain_login")
+
+
+def is_allowed(cursor: Cursor, statement: str, parameters: dict[str, object] | None = None) -> bool:
+    try:
+        cursor.execute(statement, parameters)
+    except InsufficientPrivilege:
+        return False
+    finally:
+        cursor.connection.rollback()
+    return True
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize(("statement", "allowed"), [entry[1:] for entry in STATEMENTS], ids=[entry[0] for entry in STATEMENTS])
+def test_role_may_do_its_job_and_nothing_else(
+    sessions: dict[str, Connection], role: str, statement: str, allowed: tuple[str, ...]
+) -> None:
+    assert is_allowed(sessions[role].cursor(), statement) == (role in allowed)
+
+
+@pytest.mark.parametrize(
+    ("role", "statement", "parameters"),
+    [
+        (WRITER, WORKER["read_position"], PLACE),
+        (WRITER, WORKER["claim_partition"], {**PLACE, "start": 0, "owner": "o"}),
+        (PRIVACY_OFFICER, COMMANDS["add_reveal_audit"], {"reason": "r", "field": "ip", "tokens": 1}),
+        (OPERATOR, COMMANDS["count_dead_letters"], {"reason": None}),
+        (OPERATOR, COMMANDS["newest_dead_letters"], {"reason": None, "limit": 1}),
+        (OPERATOR, COMMANDS["all_positions"], {}),
+        (OPERATOR, COMMANDS["positions_of_partition"], PLACE),
+        (OPERATOR, COMMANDS["reset_position"], {**PLACE, "next_offset": 0, "epoch": 1}),
+    ],
+)
+def test_role_may_run_the_statements_of_its_job(
+    sessions: dict[str, Connection], role: str, statement: str, parameters: dict[str, object]
+) -> None:
+    assert is_allowed(sessions[role].cursor(), statement, parameters)
+
+
+def test_audit_is_append_only_for_its_owner_too(database: str) -> None:
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute("INSERT INTO reveal_audit (reason, field, tokens) VALUES ('r', 'ip', 1)")
+        connection.commit()
+        for statement in ("UPDATE reveal_audit SET reason = 'other'", "DELETE FROM reveal_audit", "TRUNCATE reveal_audit"):
+            assert not is_allowed(cursor, statement)
+        cursor.execute("SELECT reason FROM reveal_audit")
+        assert cursor.fetchall() == [("r",)]
+
+
+def test_audit_names_the_login_user_whatever_the_role(database: str, login: PostgresSettings) -> None:
+    with closing(psycopg2.connect(database)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"GRANT {PRIVACY_OFFICER} TO plain_login")
+    with connect(login, role=PRIVACY_OFFICER, application_name="test") as connection, connection.cursor() as cursor:
+        cursor.execute(COMMANDS["add_reveal_audit"], {"reason": "r", "field": "ip", "tokens": 3})
+        cursor.execute(
+            "SELECT who, field, tokens, now() - revealed_at < interval '1 minute' FROM reveal_audit ORDER BY id DESC LIMIT 1"
+        )
+        assert cursor.fetchall() == [("plain_login", "ip", 3, True)]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_user_who_is_no_member_is_refused(login: PostgresSettings, role: str) -> None:
+    with (
+        pytest.raises(FatalError, match=rf'^permission denied to set role "{role}": POSTGRES_DSN\'s user is no member of it'),
+        connect(login, role=role, application_name="test"),
+    ):
+        pass
+
+
+def test_role_stays_after_reset(sessions: dict[str, Connection]) -> None:
+    """It is where the session begins, so what a pool does between two users of a connection does not lift it."""
+    cursor = sessions[ANALYST].cursor()
+    for statement in ("RESET ROLE", "RESET ALL"):
+        cursor.execute(statement)
+        cursor.execute("SELECT current_user")
+        assert cursor.fetchone() == (ANALYST,)
+
+
+def test_newest_dead_letters_come_from_the_index(database: str) -> None:
+    with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO dead_letters SELECT 'g', 't', 0, n, gen_random_uuid(), now(), 'r', NULL, ''"
+            " FROM generate_series(1, 5000) n"
+        )
+        cursor.execute("ANALYZE dead_letters")
+        cursor.execute(f"EXPLAIN {COMMANDS['newest_dead_letters']}", {"reason": None, "limit": 20})
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Index Scan Backward using dead_letters_failed_at" in plan
+    assert "Sort" not in plan

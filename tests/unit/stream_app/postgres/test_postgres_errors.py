@@ -1,0 +1,130 @@
+"""What a driver's error means to the caller, and that it repeats nothing of what the driver quotes."""
+
+import psycopg2
+import pytest
+from psycopg2 import errors as sqlstate
+
+from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
+from stream_app.dead_letters import Reason
+from stream_app.postgres.errors import ROW_REFUSED, RowRefusedError, translate
+
+VALUE = "203.0.113.7"
+
+
+def made_error(code: str) -> psycopg2.Error:
+    """As the driver raises it, its text quoting a value."""
+    try:
+        kind = sqlstate.lookup(code)
+    except KeyError:
+        kind = psycopg2.OperationalError
+    error: psycopg2.Error = kind(f"quotes {VALUE}\nDETAIL: {VALUE}")
+    error.__setstate__({"pgcode": code, "pgerror": f"quotes {VALUE}"})  # type: ignore[attr-defined]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("08006", RetryableError),
+        ("25006", RetryableError),  # read-only: a standby
+        ("25P03", RetryableError),
+        ("28000", RetryableError),
+        ("28P01", RetryableError),  # a changed password is mended without a restart
+        ("40001", RetryableError),
+        ("40P01", RetryableError),
+        ("53100", RetryableError),
+        ("53300", RetryableError),
+        ("55P03", RetryableError),
+        ("57014", RetryableError),
+        ("57P01", RetryableError),
+        ("58030", RetryableError),
+        ("XX000", RetryableError),
+        ("22001", RowRefusedError),
+        ("22P05", RowRefusedError),
+        ("23502", RowRefusedError),
+        ("23505", RowRefusedError),
+        ("44000", RowRefusedError),
+        ("3D000", FatalError),
+        ("3F000", FatalError),
+        ("42P01", FatalError),
+        ("42501", FatalError),
+        ("42601", FatalError),
+        ("25P02", FatalError),
+        ("0A000", FatalError),
+        ("P0001", FatalError),
+        ("54000", FatalError),
+        ("99999", FatalError),
+    ],
+)
+def test_sqlstate_decides(code: str, expected: type[PipelineError]) -> None:
+    translated = translate(made_error(code))
+    assert type(translated) is expected
+    assert VALUE not in str(translated)
+    if expected is not RowRefusedError:
+        assert code in str(translated)
+
+
+FAILED = 'connection to server at "h" (10.0.0.1), port 1 failed: '
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        (
+            f'FATAL:  password authentication failed for user "u"\n{VALUE}',
+            RetryableError,
+            'password authentication failed for user "u"',
+        ),
+        ('FATAL:  database "d" does not exist\n', FatalError, 'database "d" does not exist: create it'),
+        ('FATAL:  role "stream_writer" does not exist\n', FatalError, "run `faust -A stream_app migrate`"),
+        ('FATAL:  role "somebody" does not exist\n', RetryableError, 'role "somebody" does not exist'),
+        ('FATAL:  permission denied to set role "stream_writer"\n', FatalError, "is no member of it"),
+        ("FATAL:  sorry, too many clients already\n", RetryableError, "too many clients"),
+        (f'could not translate host name "{VALUE}@h" to address: Name or service not known\n', RetryableError, "has no address"),
+        (f"Connection refused\n\tIs the server running on {VALUE}?\n", RetryableError, "nobody listens"),
+        ("timeout expired\n", RetryableError, "doesn't answer"),
+        ("server closed the connection unexpectedly\n", RetryableError, "connection was closed"),
+        (f"something new about {VALUE}\n", RetryableError, "connection to Postgres failed"),
+    ],
+)
+def test_connection_without_sqlstate_is_told_by_what_the_server_says(text: str, kind: type[PipelineError], says: str) -> None:
+    translated = translate(psycopg2.OperationalError(FAILED + text))
+    assert type(translated) is kind
+    assert says in str(translated)
+    assert VALUE not in str(translated)
+    assert "\n" not in str(translated)
+
+
+@pytest.mark.parametrize("kind", [psycopg2.InterfaceError, psycopg2.DatabaseError])
+def test_broken_connection_is_tried_again(kind: type[psycopg2.Error]) -> None:
+    assert type(translate(kind("connection already closed"))) is RetryableError
+
+
+@pytest.mark.parametrize("kind", [psycopg2.ProgrammingError, psycopg2.NotSupportedError])
+def test_call_that_psycopg2_refuses_stops(kind: type[psycopg2.Error]) -> None:
+    translated = translate(kind(f"can't adapt {VALUE}"))
+    assert type(translated) is FatalError
+    assert VALUE not in str(translated)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("A string literal cannot contain NUL (0x00) characters."),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+    ],
+)
+def test_text_that_postgres_can_not_hold_is_a_refused_row(error: ValueError) -> None:
+    translated = translate(error)
+    assert isinstance(translated, PoisonError)
+    assert (translated.reason, translated.field) == (Reason.ROW_REFUSED, None)
+
+
+def test_other_value_errors_are_no_rows_fault() -> None:
+    translated = translate(ValueError(VALUE))
+    assert type(translated) is FatalError
+    assert VALUE not in str(translated)
+
+
+def test_reason_is_the_dead_letters_own() -> None:
+    assert ROW_REFUSED == Reason.ROW_REFUSED
