@@ -69,7 +69,7 @@ def properties(file: str) -> dict[str, str]:
 
 
 def test_it_follows_the_compose_specification() -> None:
-    command = [
+    command: list[str | Path] = [
         Path(sys.executable).with_name("check-jsonschema"),
         "--builtin-schema",
         "vendor.compose-spec",
