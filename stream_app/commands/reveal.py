@@ -8,10 +8,12 @@ import sys
 
 import click
 
+from pipeline.errors import FatalError
 from pipeline.settings import load
 from stream_app.commands.command import Command, cli, show_json, wants_json
 from stream_app.login_record import FIELDS
 from stream_app.masking.masker import Masker
+from stream_app.masking.methods import MaskingMethod
 from stream_app.masking.policy import parse_methods
 from stream_app.masking.tokens import TokenError
 from stream_app.postgres.connection import PRIVACY_OFFICER, connect
@@ -22,6 +24,8 @@ TOKENS_MAX = 1_000
 """In one go; each call leaves one line, and a line that stands for a whole table would say nothing."""
 
 REASON_CHARACTERS_MAX = 500
+
+WAYS_BACK = (MaskingMethod.AES_SIV, MaskingMethod.ROTATE)
 
 
 @cli.command(cls=Command)
@@ -46,11 +50,10 @@ def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ..
     if not 0 < len(tokens) <= TOKENS_MAX:
         raise click.UsageError(f"expected 1 to {TOKENS_MAX} tokens")
     settings = load(WorkerSettings)
-    masker = Masker.load(
-        parse_methods(settings.masking_methods),
-        keyset_file=settings.masking_keyset_file,
-        hmac_keyset_file=settings.masking_hmac_keyset_file,
-    )
+    policy = parse_methods(settings.masking_methods)
+    if policy.methods[field] not in WAYS_BACK:
+        raise FatalError(f"{field} is masked by {policy.methods[field]} (MASKING_METHODS): there is no way back")
+    masker = Masker.load(policy, keyset_file=settings.masking_keyset_file, hmac_keyset_file=settings.masking_hmac_keyset_file)
     with connect(settings, role=PRIVACY_OFFICER, application_name="stream_app reveal") as connection, connection.cursor() as cursor:
         cursor.execute(load_queries("commands.sql")["add_reveal_audit"], {"reason": reason, "field": field, "tokens": len(tokens)})
     # The connection is in autocommit: the line stands.

@@ -41,6 +41,8 @@ _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01"
 
 _ROW_REFUSED: Final = ("22", "23", "44")
 
+_NO_SUCH_VALUE: Final = "POSTGRES_DSN: libpq takes no such value of {0}"
+
 # psycopg2 gives no SQLSTATE for what happens before a session stands, only libpq's text. Its own part may quote a DSN that was
 # split in the wrong place, so only these are recognised; what the server said (after FATAL) names users, databases and addresses.
 _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]] = (
@@ -55,6 +57,8 @@ _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]]
         f"{{0}}: run `{MIGRATE}`",
     ),
     (re.compile(r'FATAL: +(database "[^"]*" does not exist)'), FatalError, "{0}: create it or correct POSTGRES_DSN"),
+    (re.compile(r'value ".*" for connection option "(\w+)"'), FatalError, _NO_SUCH_VALUE),
+    (re.compile(r'^(?:.*: )?invalid (\w+) (?:value|number): "'), FatalError, _NO_SUCH_VALUE),
     (
         re.compile(r"root certificate file .* does not exist"),
         RetryableError,

@@ -82,6 +82,8 @@ FAILED = 'connection to server at "h" (10.0.0.1), port 1 failed: '
         ("FATAL:  sorry, too many clients already\n", RetryableError, "too many clients"),
         (f'could not translate host name "{VALUE}@h" to address: Name or service not known\n', RetryableError, "has no address"),
         (f"Connection refused\n\tIs the server running on {VALUE}?\n", RetryableError, "nobody listens"),
+        (f'invalid integer value "{VALUE}" for connection option "port"\n', FatalError, "libpq takes no such value of port"),
+        (f'invalid sslmode value: "{VALUE}"\n', FatalError, "libpq takes no such value of sslmode"),
         ("timeout expired\n", RetryableError, "doesn't answer"),
         ("server closed the connection unexpectedly\n", RetryableError, "connection was closed"),
         (f"something new about {VALUE}\n", RetryableError, "connection to Postgres failed"),

@@ -1,0 +1,72 @@
+"""`faust -A stream_app migrate`, as its user sees it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+
+from dev_servers.ports import free_port
+from dev_servers.postgres import Postgres
+from stream_app.postgres.migrations import known_migrations
+
+NAMES = [migration.name for migration in known_migrations()]
+Command = Callable[..., Result]
+
+
+def test_each_applied_migration_is_a_line(command: Command, fresh_database: str) -> None:
+    check = command("migrate", "--check", POSTGRES_DSN=fresh_database)
+    assert (check.exit_code, check.stdout.splitlines()) == (1, [f"pending {name}" for name in NAMES])
+    first = command("migrate")
+    assert (first.exit_code, first.stdout.splitlines()) == (
+        0,
+        [*(f"applied {name}" for name in NAMES), "the database is up to date"],
+    )
+    for again in (command("migrate"), command("migrate", "--check")):
+        assert (again.exit_code, again.stdout.splitlines()) == (0, ["the database is up to date"])
+
+
+def test_two_processes_at_once(fresh_database: str) -> None:
+    """The real command line, from two machines as it were."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "faust", "-A", "stream_app", "migrate"],
+            env={**os.environ, "POSTGRES_DSN": fresh_database},
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert [error for _, error in outputs] == ["", ""]
+    lines = [line for output, _ in outputs for line in output.splitlines()]
+    assert sorted(lines) == sorted([*(f"applied {name}" for name in NAMES), *["the database is up to date"] * 2])
+
+
+def test_errors_are_one_line_without_the_password(command: Command, postgres: Postgres) -> None:
+    for dsn, says in (
+        (postgres.dsn_of("postgres", password="made-up"), 'password authentication failed for user "postgres"'),
+        (postgres.dsn_of("nowhere"), 'database "nowhere" does not exist: create it or correct POSTGRES_DSN'),
+        (f"postgresql://u:made-up@127.0.0.1:{free_port()}/d", "nobody listens at host and port of POSTGRES_DSN"),
+        ("postgresql://u:made-up@h:made-up/d", "POSTGRES_DSN: libpq takes no such value of port"),
+        ("host=h sslmode=made-up", "POSTGRES_DSN: libpq takes no such value of sslmode"),
+        ("host=h made-up", "POSTGRES_DSN: libpq can't read it"),
+    ):
+        for arguments in (("migrate",), ("migrate", "--check")):
+            result = command(*arguments, POSTGRES_DSN=dsn)
+            assert result.exit_code == 1
+            assert says in result.stderr
+            assert result.stderr.startswith("Error: ")
+            assert len(result.stderr.splitlines()) == 1
+            assert "made-up" not in result.output
+
+
+def test_missing_dsn_is_named(command: Command) -> None:
+    result = command("migrate", POSTGRES_DSN="")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: POSTGRES_DSN: not set")

@@ -1,0 +1,66 @@
+"""The seam between our errors and the command line."""
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from pipeline.errors import RetryableError, SettingsError
+from stream_app.commands.command import Group, show_table
+
+VALUE = "203.0.113.7"
+
+
+def run(raised: BaseException | None) -> Result:
+    @click.group(cls=Group)
+    def group() -> None:
+        pass
+
+    @group.group()
+    def inner() -> None:
+        pass
+
+    @inner.command()
+    def fail() -> None:
+        if raised is not None:
+            raise raised
+        click.echo("done")
+
+    return CliRunner().invoke(group, ["inner", "fail"])
+
+
+@pytest.mark.parametrize("raised", [RetryableError("the database is away"), SettingsError("the database is away")])
+def test_our_errors_are_one_line(raised: Exception) -> None:
+    result = run(raised)
+    assert (result.exit_code, result.stderr, result.stdout) == (1, "Error: the database is away\n", "")
+
+
+def test_wrong_use_is_exit_code_2() -> None:
+    result = run(click.UsageError("add --yes"))
+    assert result.exit_code == 2
+    assert "Error: add --yes" in result.stderr
+
+
+def test_defect_shows_where_and_not_what() -> None:
+    """What an unforeseen exception says may quote a value."""
+    result = run(KeyError(VALUE))
+    assert result.exit_code == 1
+    assert "test_command_errors.py" in result.stderr
+    assert result.stderr.endswith("Error: unexpected KeyError: please report it with the lines above\n")
+    assert VALUE not in result.output
+
+
+@pytest.mark.parametrize(("raised", "exit_code"), [(None, 0), (click.exceptions.Exit(3), 3), (click.Abort(), 1)])
+def test_other_ends_are_clicks_own(raised: Exception | None, exit_code: int) -> None:
+    result = run(raised)
+    assert result.exit_code == exit_code
+    assert "unexpected" not in result.stderr
+
+
+def test_table_is_as_wide_as_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("name", "count"), [("a", 5), ("longer name", 12_345), (None, 0)])
+    assert capsys.readouterr().out.splitlines() == [
+        "name         count",
+        "a                5",
+        "longer name  12345",
+        "-                0",
+    ]
