@@ -1,0 +1,90 @@
+"""``python -m bridges sqs``: the composition root and command line of the bridge."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+import structlog
+
+from bridges.bridge import Bridge
+from bridges.metrics import BridgeMetrics
+from bridges.settings import BridgeSettings
+from bridges.sqs_queue import SqsQueue
+from pipeline import __version__, logs
+from pipeline.errors import FatalError
+from pipeline.operations import OperationsServer
+from pipeline.settings import load
+
+_log = structlog.stdlib.get_logger("bridges")
+
+
+def _settings_help() -> str:
+    lines = []
+    for name, option in BridgeSettings.model_fields.items():
+        default = "required" if option.is_required() else f"default {option.default}"
+        lines.append(f"\b\n{name.upper()} ({default})\n  {option.description}")
+    return "\n\n".join(lines)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="login-stream bridge")
+def main() -> None:
+    """Move messages from a queue into the Kafka topic that the stream workers read."""
+
+
+@main.command(
+    epilog=f"Settings, from the environment:\n\n{_settings_help()}\n\n"
+    "\b\nRegion, endpoint and credentials of AWS are found as boto3 finds them:\n"
+    "  AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_SQS, AWS_ACCESS_KEY_ID, AWS_PROFILE, a role, ..."
+)
+def sqs() -> None:
+    """Forward an SQS queue, standard or FIFO, until stopped.
+
+    A message is deleted from SQS only after Kafka has acknowledged its record. SIGTERM or SIGINT: receive no more, finish what is
+    held, make the rest visible again, exit with 0. A second signal: exit at once; SQS shows what was held when its time runs out.
+    """
+    try:
+        _run(load(BridgeSettings))
+    except FatalError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _run(settings: BridgeSettings) -> None:
+    logs.configure(settings)
+    metrics = BridgeMetrics()
+    queue = SqsQueue(
+        settings.sqs_queue_url,
+        wait_seconds=settings.bridge_receive_wait_seconds,
+        threads=settings.bridge_receivers,
+        observe=metrics.observe_request,
+    )
+    bridge = Bridge(settings, queue, metrics)
+    server = OperationsServer(settings.bridge_web_bind, settings.bridge_web_port, metrics.registry, bridge.livez, bridge.readyz)
+    _stop_on_signals(bridge)
+    server.start()
+    _log.info("operations_served", bind=settings.bridge_web_bind, port=server.port, version=__version__)
+    try:
+        bridge.run()
+    finally:
+        server.stop()
+
+
+def _stop_on_signals(bridge: Bridge) -> None:
+    seen = False
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        nonlocal seen
+        if seen:
+            sys.stderr.flush()
+            os._exit(128 + number)
+        seen = True
+        bridge.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+
+
+if __name__ == "__main__":
+    main()

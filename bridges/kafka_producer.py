@@ -1,0 +1,182 @@
+"""Gives records to Kafka and tells what became of each; the only module of the bridge that knows librdkafka.
+
+Promise: each message that was given to :meth:`KafkaProducer.produce` comes back exactly once as acknowledged, failed or refused.
+Acknowledged means that all in-sync replicas have it. Failed: Kafka may or may not have it, produce it again. Refused: no repetition
+will make Kafka take it.
+
+A broker refuses a whole batch when the batch is too large, the small records with the large one. So what is refused that way goes
+once more, each record in a batch of its own, and only a record that is refused alone is refused.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from bridges.message import Message, record_headers, record_key
+from bridges.settings import RECEIVE_MESSAGES_MAX, BridgeSettings
+from pipeline.contract import RECORD_BYTES_MAX
+
+
+class Outcome(Enum):
+    """What became of a message that was given to Kafka."""
+
+    ACKNOWLEDGED = "acknowledged"
+    FAILED = "failed"
+    REFUSED = "refused"
+
+
+_BATCH_BYTES_MAX = 524_288
+# librdkafka's own codes below 0 are about the client's state, those of the broker not listed here about the cluster's or topic's.
+_REFUSED_CODES = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD})
+
+OnOutcome = Callable[[Message, Outcome, str], None]
+"""Called with the message, its outcome, and Kafka's name for the error (empty when acknowledged)."""
+
+
+def producer_configuration(settings: BridgeSettings, produce_timeout_seconds: float) -> dict[str, Any]:
+    """The configuration of librdkafka, with all that matters said."""
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": "login-stream-bridge",
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": "murmur2",  # that of Java clients: one key has one partition, whoever produces
+        "compression.type": "lz4",
+        "linger.ms": settings.bridge_linger_seconds * 1_000,
+        "batch.size": _BATCH_BYTES_MAX,
+        "delivery.timeout.ms": int(produce_timeout_seconds * 1_000),
+        "request.timeout.ms": int(produce_timeout_seconds * 1_000),
+        "socket.timeout.ms": max(int(produce_timeout_seconds * 1_000), 10_000),
+        "message.max.bytes": RECORD_BYTES_MAX,
+        # Never reached: the in-flight bounds are lower, and bytes are held once more while Kafka answers.
+        "queue.buffering.max.messages": settings.bridge_in_flight_messages_max * 2,
+        "queue.buffering.max.kbytes": (
+            (settings.bridge_in_flight_bytes_max + settings.bridge_receivers * RECEIVE_MESSAGES_MAX * RECORD_BYTES_MAX) // 512
+        ),
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 2_000,  # how late we notice that Kafka is back
+        "topic.metadata.refresh.interval.ms": 30_000,
+        "topic.metadata.propagation.max.ms": 5_000,
+        "connections.max.idle.ms": 0,
+        "socket.keepalive.enable": True,
+        "log.connection.close": False,
+        "log_level": 2,  # what goes wrong is told by the outcomes; librdkafka's own lines would double it, unstructured
+    }
+
+
+class KafkaProducer:
+    """``produce`` may be called from any thread, ``poll`` from one; outcomes come in either.
+
+    ``on_suspicion`` is called when librdkafka finds all brokers gone, which a closed idle connection can make it believe, too.
+    """
+
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        produce_timeout_seconds: float,
+        on_outcome: OnOutcome,
+        on_suspicion: Callable[[], None],
+    ) -> None:
+        self._topic = settings.kafka_topic
+        self._source = settings.queue_name.encode()
+        self._on_outcome = on_outcome
+        self._configuration = producer_configuration(settings, produce_timeout_seconds)
+        self._on_suspicion = on_suspicion
+        self._producer = self._start({})
+        self._alone: Producer | None = None
+        self._retired: list[Producer] = []
+        self._broken = False
+
+    def __len__(self) -> int:
+        """Messages without an outcome."""
+        return sum(len(producer) for producer in self._producers())
+
+    def produce(self, message: Message) -> None:
+        """Give one message to Kafka. Never raises and does not wait: whatever happens comes as its outcome."""
+        self._produce(self._producer, message, self._delivered)
+
+    def poll(self, seconds: float) -> None:
+        """Wait for outcomes and serve them. Call it again and again, from one thread."""
+        self._producer.poll(seconds)
+        if self._alone is not None:
+            self._alone.poll(0)
+        if self._broken:
+            self._replace()
+        for producer in self._retired:
+            producer.poll(0)
+        self._retired = [producer for producer in self._retired if len(producer)]
+
+    def is_reachable(self, seconds: float) -> bool:
+        """Whether a broker answers within ``seconds``."""
+        try:
+            self._producer.list_topics(self._topic, timeout=seconds)
+        except KafkaException:
+            return False
+        return True
+
+    def abandon(self) -> None:
+        """Let go of all that has no outcome yet: it comes back as failed with the next poll."""
+        for producer in self._producers():
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    def _producers(self) -> list[Producer]:
+        return [self._producer, *([self._alone] if self._alone is not None else []), *self._retired]
+
+    def _start(self, changes: dict[str, Any]) -> Producer:
+        return Producer({**self._configuration, **changes, "error_cb": self._on_error})
+
+    def _produce(
+        self, producer: Producer, message: Message, on_delivery: Callable[[Message, KafkaError | None, Any], None]
+    ) -> None:
+        try:
+            producer.produce(
+                self._topic,
+                message.value,
+                record_key(message),
+                headers=record_headers(message, self._source),
+                on_delivery=partial(on_delivery, message),
+            )
+        except KafkaException as error:
+            self._failed(message, error.args[0])
+        except BufferError:
+            self._on_outcome(message, Outcome.FAILED, "_QUEUE_FULL")
+
+    def _delivered(self, message: Message, error: KafkaError | None, _: Any) -> None:
+        if error is None:
+            self._on_outcome(message, Outcome.ACKNOWLEDGED, "")
+        elif error.code() in _REFUSED_CODES:
+            if self._alone is None:
+                self._alone = self._start({"batch.num.messages": 1})
+            self._produce(self._alone, message, self._delivered_alone)
+        else:
+            self._failed(message, error)
+
+    def _delivered_alone(self, message: Message, error: KafkaError | None, _: Any) -> None:
+        if error is None:
+            self._on_outcome(message, Outcome.ACKNOWLEDGED, "")
+        else:
+            self._failed(message, error)
+
+    def _failed(self, message: Message, error: KafkaError) -> None:
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - the names of librdkafka's own errors begin so
+            self._broken = True
+        refused = error.code() in _REFUSED_CODES
+        self._on_outcome(message, Outcome.REFUSED if refused else Outcome.FAILED, error.name())
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._broken = True
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._on_suspicion()
+
+    def _replace(self) -> None:
+        """A fatal error ends an idempotent producer: begin with new ones. What the old ones hold comes back as failed."""
+        self._broken = False
+        old = [producer for producer in (self._producer, self._alone) if producer is not None]
+        self._producer, self._alone = self._start({}), None
+        for producer in old:
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+        self._retired.extend(old)

@@ -1,0 +1,243 @@
+"""From the queue to the topic: what happens to each message, and in which thread.
+
+Promise: a message is deleted from SQS only after Kafka has acknowledged its record with all in-sync replicas; until then it stays
+in SQS, hidden while we hold it and visible again when we let go. So each message becomes at least one record, and each record that
+it becomes has the same key and message id. Of a FIFO queue, the records of one message group first appear in the order sent.
+A crash between the acknowledgement and the delete gives a second record: that is the worker's to recognise.
+
+How it could break: a delete that does not wait for the acknowledgement (so only :meth:`SqsToKafka._on_outcome` adds to the
+deletions); a failed head of a group that is passed over (:mod:`bridges.message_groups`); a receipt whose extension is forgotten
+(:mod:`bridges.receipts`: then the message comes twice, which is harmless, or on and on, which is not).
+
+Threads: receivers (SQS to Kafka's queue), one for Kafka's answers, deleters, one for visibility. They share what ``held`` guards.
+"""
+
+import heapq
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from random import uniform
+from threading import Condition, Event
+
+import structlog
+
+from bridges.deletions import Deletions
+from bridges.dependencies import BACKOFF_SECONDS, Dependency
+from bridges.intake import Intake
+from bridges.kafka_producer import KafkaProducer, Outcome
+from bridges.message import Message
+from bridges.message_groups import MessageGroups
+from bridges.metrics import BridgeMetrics
+from bridges.receipts import Receipts
+from bridges.settings import BridgeSettings
+from bridges.sqs_queue import QUEUE_ERRORS, Answer, SqsQueue
+from bridges.step_threads import Beat
+from bridges.visibility import Visibility
+
+_log = structlog.stdlib.get_logger("bridges.sqs_to_kafka")
+
+PRODUCE_BACKOFF_SECONDS_MAX = 5.0
+_POLL_SECONDS = 0.1
+_WAIT_SECONDS = 1.0
+
+
+class SqsToKafka:
+    """The forwarding; :class:`bridges.bridge.Bridge` starts and stops it."""
+
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        queue: SqsQueue,
+        metrics: BridgeMetrics,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._queue = queue
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._wall_clock = wall_clock
+        self.stopping = Event()
+        """Set: receive no more."""
+        self.letting_go = Event()
+        """Set: produce no more, repeat no delete."""
+        self.held = Condition()
+        """Guards receipts, groups, intake and repeats; notified when any of them lets something go on."""
+        self.receipts = Receipts()
+        self._groups = MessageGroups()
+        self._intake = Intake(
+            settings.bridge_receivers, settings.bridge_in_flight_messages_max, settings.bridge_in_flight_bytes_max
+        )
+        self._repeats: list[tuple[float, int, Message]] = []  # (when to produce it again, tie-breaker, message)
+        self._tie = count()
+        self.sqs = Dependency("sqs", metrics, monotonic=monotonic)
+        self.kafka = Dependency("kafka", metrics, self._notify, monotonic)
+        self.visibility = Visibility(queue, self.held, self.receipts, self.sqs, metrics, settings.bridge_receivers, monotonic)
+        self.deletions = Deletions(queue, self.sqs, metrics, self._on_delete_answers, self.letting_go, monotonic)
+        self.kafka_suspected = Event()
+        """Set: librdkafka believes that Kafka is away."""
+        self.producer: KafkaProducer | None = None
+        metrics.watch(lambda: len(self.receipts), lambda: self.receipts.bytes, lambda: self._intake.active)
+
+    def connect(self, settings: BridgeSettings, produce_timeout_seconds: float) -> None:
+        """Make the producer: from now on messages can be taken in."""
+        self.producer = KafkaProducer(settings, produce_timeout_seconds, self._on_outcome, self.kafka_suspected.set)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether waiting may still finish something that is held. With Kafka away only deletes can be finished."""
+        with self.held:
+            if self.kafka.works:
+                return len(self.receipts) > 0
+            return any(message.acknowledged for message in self.receipts.held())
+
+    @property
+    def waits_for_kafka(self) -> bool:
+        """Whether something is in Kafka's hands, or will be: its outcome will tell how Kafka does."""
+        return bool(self._repeats) or (self.producer is not None and len(self.producer) > 0)
+
+    # The receivers' threads
+
+    def receive(self, index: int, beat: Beat) -> None:
+        """Receive and take in until stopping."""
+        request = lambda: self._queue.receive(self.visibility.seconds)  # noqa: E731 - one object for all requests
+        while self._wait_for_room(index, beat):
+            try:
+                messages = self.sqs.repeat(request, QUEUE_ERRORS, self.stopping, beat)
+            except QUEUE_ERRORS:  # only when stopping
+                with self.held:
+                    self._intake.answered(None)
+                return
+            self._take_in(messages)
+
+    def _wait_for_room(self, index: int, beat: Beat) -> bool:
+        """Wait until this receiver may ask, and count it as asking; False when stopping."""
+        with self.held:
+            while not self.stopping.is_set():
+                beat()
+                if self.kafka.works and self._intake.allows(index, len(self.receipts), self.receipts.bytes):
+                    self._intake.asked()
+                    return True
+                self.held.wait(_WAIT_SECONDS)
+        return False
+
+    def _take_in(self, messages: list[Message]) -> None:
+        """Hold what came, then produce it; of a FIFO queue only the head of each group."""
+        now = self._monotonic()
+        with self.held:
+            self.receipts.hold(messages, now, self.visibility.seconds)
+            self._intake.answered(len(messages))
+            heads = [message for message in messages if self._groups.admit(message)] if self._queue.is_fifo else messages
+            self.held.notify_all()
+        for message in heads:
+            self._produce(message, now)
+        self._metrics.last_poll.set(self._wall_clock())
+        if messages:
+            self._metrics.received.inc(len(messages))
+            self._metrics.redelivered.inc(sum(message.receive_count > 1 for message in messages))
+            if (sent_at := messages[0].sent_at) is not None:
+                self._metrics.queue_delay.observe(max(0.0, self._wall_clock() - float(sent_at) / 1_000))
+
+    # The thread that serves Kafka's answers
+
+    def serve_kafka(self, beat: Beat) -> None:
+        """Serve outcomes for ever, hand acknowledged messages on, and produce again what failed when its time has come."""
+        hand_over_in: float | None = None
+        while self.producer is not None:
+            beat()
+            self.producer.poll(_POLL_SECONDS if hand_over_in is None else hand_over_in)
+            hand_over_in = self.deletions.hand_over()
+            if self._repeats:
+                self._repeat_produces()
+
+    def _repeat_produces(self) -> None:
+        now = self._monotonic()
+        while True:
+            with self.held:
+                if not self._repeats or self._repeats[0][0] > now:
+                    return
+                message = heapq.heappop(self._repeats)[2]
+            self._take_turn(message)
+
+    def _produce(self, message: Message, now: float) -> None:
+        message.produced_at = now
+        if self.producer is None:
+            raise RuntimeError("nothing can be produced before connect()")
+        self.producer.produce(message)
+
+    def _on_outcome(self, message: Message, outcome: Outcome, code: str) -> None:
+        """What became of a produced message. Acknowledged comes in the thread that serves Kafka only, the others in any."""
+        now = self._monotonic()
+        if outcome is Outcome.ACKNOWLEDGED:
+            message.acknowledge_seconds = now - message.produced_at
+            message.acknowledged = True
+            self.deletions.add(message)
+            if not self.kafka.works:
+                self.kafka.worked()
+            if message.group_id is not None:
+                with self.held:
+                    following = self._groups.advance(message)
+                if following is not None:
+                    self._take_turn(following)
+        elif outcome is Outcome.REFUSED:
+            self._metrics.refused.inc()
+            _log.warning("record_refused", message_id=message.message_id, bytes=len(message.value), code=code)
+            self._give_up(message)
+        elif not self.letting_go.is_set():
+            self._metrics.produce_failures.inc()
+            self.kafka.failed(code)
+            delay = min(BACKOFF_SECONDS * 2**message.attempts, PRODUCE_BACKOFF_SECONDS_MAX) * uniform(0.5, 1)  # noqa: S311 - jitter
+            message.attempts += 1
+            with self.held:
+                heapq.heappush(self._repeats, (now + delay, next(self._tie), message))
+
+    def _take_turn(self, message: Message) -> None:
+        """Produce what had to wait, unless its receipt has expired meanwhile: then SQS gives it out again."""
+        if self.letting_go.is_set():
+            return
+        now = self._monotonic()
+        with self.held:
+            is_valid = self.receipts.is_valid(message, now)
+        if is_valid:
+            self._produce(message, now)
+        else:
+            self._give_up(message)
+
+    def _give_up(self, message: Message) -> None:
+        """Hold it no longer, without a delete: SQS shows it again when its time runs out. Its followers must not overtake it."""
+        with self.held:
+            expired = not self.receipts.is_valid(message, self._monotonic())
+            was_held = self.receipts.settle(message)
+            followers = self._groups.give_up(message)
+            self.held.notify_all()
+        if expired and was_held:
+            self._metrics.expired.inc()
+        if followers:
+            self.visibility.release_later(followers)
+
+    # The deleters' threads
+
+    def _on_delete_answers(self, messages: Sequence[Message], answers: Sequence[Answer]) -> None:
+        expired = 0
+        with self.held:
+            for message, answer in zip(messages, answers, strict=True):
+                if answer is not Answer.FAILED and self.receipts.settle(message) and answer is Answer.EXPIRED:
+                    expired += 1
+            self.held.notify_all()
+        if expired:
+            self._metrics.expired.inc(expired)
+        if refused := answers.count(Answer.REFUSED):
+            _log.warning("deletes_refused", messages=refused)
+
+    def _notify(self) -> None:
+        with self.held:
+            self.held.notify_all()
+
+    def thread_bodies(self, receivers: int) -> dict[str, Callable[[Beat], None]]:
+        """All threads by name; once they run, messages flow."""
+        return {
+            "kafka": self.serve_kafka,
+            "visibility": partial(self.visibility.keep, self.letting_go),
+            **{f"delete-{index}": self.deletions.run for index in range(receivers)},
+            **{f"receive-{index}": partial(self.receive, index) for index in range(receivers)},
+        }
