@@ -1,0 +1,104 @@
+"""What the pages name exists: commands, targets, metrics, log events, settings, files."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from bridges.metrics import BridgeMetrics
+from bridges.settings import BridgeSettings
+from stream_app import commands
+from stream_app.commands.command import cli
+from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.settings import WorkerSettings
+from tools import settings_reference
+
+PROJECT = Path(__file__).parents[2]
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+PAGES_FROM_CODE = {settings_reference.PAGE}
+SETTING_PREFIXES = ("BRIDGE_", "BUFFER_", "KAFKA_", "LOG_", "MASKING_", "POSTGRES_", "SQS_", "WEB_", "WINDOW_")
+
+
+def name(page: Path) -> str:
+    return page.relative_to(PROJECT).as_posix()
+
+
+def code(page: Path) -> str:
+    """What stands between backticks or in an indented or fenced block, without its comments."""
+    text = page.read_text()
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    indented = re.findall(r"^    .*$", rest, re.MULTILINE)
+    return "\n".join([*re.findall(r"`([^`]+)`", rest), *(re.sub(r"(?m)(?:^|\s)#.*$", "", block) for block in [*fenced, *indented])])
+
+
+def metrics() -> set[str]:
+    worker = WorkerMetrics()
+    partition = PartitionGauges("logins", 0, 0, 0, None, 0, 0, stopped=False, paused=False)
+    worker.serve_partitions(lambda: [partition], lambda: 0.0)
+    return {
+        sample.name
+        for registry in (worker.registry, BridgeMetrics().registry)
+        for metric in registry.collect()
+        for sample in metric.samples
+    }
+
+
+def source() -> str:
+    """The product's code."""
+    return "\n".join(
+        path.read_text() for package in ("pipeline", "bridges", "stream_app") for path in (PROJECT / package).rglob("*.py")
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_faust_commands_exist(page: Path) -> None:
+    assert commands.__doc__
+    for words in re.findall(r"faust -A stream_app(?: --json)?((?: [a-z-]+\b)+)", code(page)):
+        command: click.Command = cli
+        for word in words.split():
+            if not isinstance(command, click.Group) or word.startswith("-"):
+                break
+            found = command.commands.get(word)
+            assert found is not None, words
+            command = found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", (PROJECT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for words in re.findall(r"\bmake((?: [a-z][a-z-]+)+)", code(page)) for word in words.split()}
+    assert named <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_metrics_exist(page: Path) -> None:
+    named = set(re.findall(r"\b(?:bridge|stream)_[a-z_]+_[a-z]+\b", page.read_text()))
+    tables_roles_and_packages = set(re.findall(r"\b(?:stream_[a-z_]+|bridge_[a-z_]+)\b", sql())) | {"stream_app"}
+    assert {word for word in named - metrics() if word not in source()} - tables_roles_and_packages == set()
+
+
+def sql() -> str:
+    """The statements that make tables and roles."""
+    return "\n".join(path.read_text() for path in (PROJECT / "stream_app" / "postgres" / "sql").rglob("*.sql"))
+
+
+def test_log_events_and_metrics_of_the_runbook_exist() -> None:
+    text, known = source(), metrics() | set(re.findall(r"\b[a-z_]+\b", sql()))
+    words = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)[`{]", (PROJECT / "docs" / "runbook.md").read_text()))
+    assert {"partition_stopped", "stream_partition_stopped"} <= words
+    assert {word for word in words - known if f'"{word}"' not in text} == set()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in PAGES_FROM_CODE], ids=name)
+def test_settings_exist(page: Path) -> None:
+    named = {word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", code(page)) if word.startswith(SETTING_PREFIXES)}
+    others = {word for word in named if f'"{word}"' in source()}  # such as the one that a single command reads
+    assert named - others <= settings_reference.variables(BridgeSettings, WorkerSettings)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
