@@ -45,10 +45,11 @@ class _Session(BaseRequestHandler):
                 self.server.sessions.append("plain")
                 postgres.sendall(first)
             with client:
-                _pass_on(client, postgres)
+                pass_on(client, postgres)
 
 
-def _pass_on(client: socket.socket, postgres: socket.socket) -> None:
+def pass_on(client: socket.socket, postgres: socket.socket) -> None:
+    """Carry bytes both ways until either side has enough."""
     others = {client: postgres, postgres: client}
     while True:
         ready, _, _ = select.select(list(others), [], [])
