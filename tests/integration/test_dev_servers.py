@@ -1,5 +1,6 @@
 """``python -m dev_servers up`` and the servers' objects, on the real servers."""
 
+import os
 import shlex
 import signal
 import socket
@@ -19,10 +20,12 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from dev_servers.__main__ import make_servers
-from dev_servers.elasticmq import ElasticMq
+from dev_servers.elasticmq import ElasticMq, LoginQueue
 from dev_servers.kafka import Kafka
+from dev_servers.moto_sqs import Moto
 from dev_servers.postgres import Postgres
 from dev_servers.process import DevServerError
+from dev_servers.queue_filling import sqs_client
 from dev_servers.server import start_together, stop_together
 
 UP_SECONDS = 60.0
@@ -132,6 +135,20 @@ def test_only_starts_the_named_ones(tmp_path: Path) -> None:
         assert [each.name for each in (tmp_path / "data").iterdir()] == ["postgres"]
 
 
+def test_a_message_waits_for_the_next_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for messages in ("0", "1"):
+        with up(tmp_path, "--only", "elasticmq") as (process, env_file):
+            for name, value in wait_for_addresses(process, env_file).items():
+                monkeypatch.setenv(name, value)
+            with closing(boto3.client("sqs")) as sqs:
+                queue_url = os.environ["SQS_QUEUE_URL"]
+                attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
+                assert attributes["ApproximateNumberOfMessages"] == messages
+                sqs.send_message(QueueUrl=queue_url, MessageBody="waits")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(GONE_SECONDS) == 0
+
+
 def test_only_refuses_an_unknown_name(tmp_path: Path) -> None:
     with up(tmp_path, "--only", "postgres,oracle") as (process, _):
         _, errors = process.communicate(timeout=UP_SECONDS)
@@ -206,21 +223,47 @@ def test_data_and_ports_are_there_again_after_a_stop_and_after_a_kill(tmp_path: 
         stop_together(servers)
 
 
-def sqs_client(elasticmq: ElasticMq) -> boto3.client:
-    return boto3.client(
-        "sqs",
-        endpoint_url=elasticmq.endpoint_url,
-        region_name="us-east-1",
-        aws_access_key_id="made-up",
-        aws_secret_access_key="made-up",
-    )
-
-
 def test_a_taken_port_is_named_by_the_end_of_the_log(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(DevServerError) as error:
         Postgres(tmp_path, port=taken.getsockname()[1]).start()
     assert str(error.value).startswith("postgres: ")
     assert "Address already in use" in str(error.value)
+
+
+def test_when_one_of_several_fails_the_others_are_stopped(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        fails, fine = Postgres(tmp_path / "fails", port=taken.getsockname()[1]), Postgres(tmp_path / "fine")
+        with pytest.raises(DevServerError):
+            start_together([fine, fails])
+    with pytest.raises(RuntimeError, match="not started"):
+        _ = fine.child
+    fine.start()  # its directory is free
+    fine.stop()
+
+
+def test_the_login_queue_is_made_as_asked_for(tmp_path: Path) -> None:
+    queue = LoginQueue(name="asked-for", visibility_seconds=7, receives_max=1)
+    with ElasticMq(tmp_path, queue=queue) as server, closing(sqs_client(server)) as sqs:
+        attributes = sqs.get_queue_attributes(QueueUrl=server.queue_url, AttributeNames=["All"])["Attributes"]
+        assert attributes["VisibilityTimeout"] == "7"
+        sqs.send_message(QueueUrl=server.queue_url, MessageBody="never deleted")
+        for _ in range(2):
+            for message in sqs.receive_message(QueueUrl=server.queue_url).get("Messages", []):
+                sqs.change_message_visibility(
+                    QueueUrl=server.queue_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+                )
+        dead_letters = sqs.receive_message(QueueUrl=f"{server.queue_url}-dead-letters")["Messages"]
+        assert [message["Body"] for message in dead_letters] == ["never deleted"]
+
+
+def test_moto_takes_what_sqs_takes(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    with closing(boto3.client("sqs")) as sqs:
+        queue_url = sqs.create_queue(QueueName="of-the-dev-servers-test")["QueueUrl"]
+        assert queue_url.startswith(moto.endpoint_url)
+        sqs.send_message(QueueUrl=queue_url, MessageBody="kept")
+        assert sqs.receive_message(QueueUrl=queue_url)["Messages"][0]["Body"] == "kept"
 
 
 def test_a_wrong_kafka_property_is_named_by_the_end_of_the_log(tmp_path: Path) -> None:
