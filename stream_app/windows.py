@@ -55,7 +55,7 @@ class Window(Generic[RecordT]):
         self.policy = policy
         self.rows = 0
         self.bytes = 0
-        self.opened_at: float | None = None
+        self.due_at: float | None = None
         self._records: deque[RecordT] = deque()
 
     def add(self, records: Sequence[RecordT], now: float) -> int:
@@ -64,8 +64,8 @@ class Window(Generic[RecordT]):
         self._records.extend(records)
         self.rows += len(records)
         self.bytes += added
-        if self.opened_at is None:
-            self.opened_at = now
+        if self.due_at is None:
+            self.due_at = now + self.policy.seconds
         return added
 
     @property
@@ -79,13 +79,13 @@ class Window(Generic[RecordT]):
             return Trigger.ROWS
         if self.bytes >= self.policy.bytes:
             return Trigger.BYTES
-        if self.opened_at is not None and now - self.opened_at >= self.policy.seconds:
+        if self.due_at is not None and now >= self.due_at:
             return Trigger.SECONDS
         return None
 
     def seconds_until_due(self, now: float) -> float | None:
         """How long the window may stay open without further records; None while it is empty."""
-        return None if self.opened_at is None else max(0.0, self.opened_at + self.policy.seconds - now)
+        return None if self.due_at is None else max(0.0, self.due_at - now)
 
     def take(self, now: float) -> list[RecordT]:
         """Close the window: its records up to the bounds. What is over opens the next window at ``now``."""
@@ -102,7 +102,7 @@ class Window(Generic[RecordT]):
         taken = [popleft() for _ in range(count)]
         self.rows -= count
         self.bytes -= memory_bytes(taken)
-        self.opened_at = now if self._records else None
+        self.due_at = now + self.policy.seconds if self._records else None
         return taken
 
     def clear(self) -> int:
@@ -110,5 +110,5 @@ class Window(Generic[RecordT]):
         held = self.bytes
         self._records.clear()
         self.rows = self.bytes = 0
-        self.opened_at = None
+        self.due_at = None
         return held

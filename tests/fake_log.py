@@ -1,0 +1,67 @@
+"""A partition's log and its fetching, as the transport shows them to a partition writer."""
+
+from dataclasses import dataclass, field
+
+from aiokafka.structs import ConsumerRecord
+from login_records import record
+
+from stream_app.partition_writer import Chunk, PartitionWriter
+from stream_app.positions import Partition
+
+Record = ConsumerRecord[bytes, bytes]
+
+
+@dataclass
+class FakeLog:
+    """Implements :class:`stream_app.partition_writer.Log`; a test moves the fetching on by hand."""
+
+    records: list[Record] = field(default_factory=list)
+    log_start: int = 0
+    committed_offset: int | None = None
+    paused: bool = True
+    _next_offset: int | None = None
+    _seek_number: int = 0
+    _sequence: int = 0
+
+    def append(self, *bodies: bytes | None, offset: int | None = None) -> None:
+        """Put records at the log's end, after a gap if ``offset`` is further on."""
+        for body in bodies:
+            self.records.append(record(body, max(self.log_end, offset or 0)))
+
+    @property
+    def log_end(self) -> int:
+        return self.records[-1].offset + 1 if self.records else self.log_start
+
+    def fetch(self, count: int) -> Chunk | None:
+        """The next chunk: None when paused or at the end."""
+        if self.paused or self._next_offset is None:
+            return None
+        found = [r for r in self.records if r.offset >= max(self._next_offset, self.log_start)][:count]
+        if not found:
+            return None
+        self._next_offset = found[-1].offset + 1
+        self._sequence += 1
+        return Chunk(found, self._seek_number, self._sequence - 1)
+
+    def deliver(self, writer: PartitionWriter, count: int) -> bool:
+        chunk = self.fetch(count)
+        if chunk is not None:
+            writer.receive(chunk)
+        return chunk is not None
+
+    async def log_range(self, partition: Partition) -> tuple[int, int]:  # noqa: ARG002 - there is one
+        return self.log_start, self.log_end
+
+    async def committed(self, partition: Partition) -> int | None:  # noqa: ARG002 - there is one
+        return self.committed_offset
+
+    async def seek(self, partition: Partition, offset: int) -> int:  # noqa: ARG002 - there is one
+        self._next_offset, self._sequence = offset, 0
+        self._seek_number += 1
+        return self._seek_number
+
+    def pause(self, partition: Partition) -> None:  # noqa: ARG002 - there is one
+        self.paused = True
+
+    def resume(self, partition: Partition) -> None:  # noqa: ARG002 - there is one
+        self.paused = False

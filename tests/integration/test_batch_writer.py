@@ -1,0 +1,118 @@
+"""What a partition writer may rely on; the same for Postgres and for the store in memory that unit tests use."""
+
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+
+import psycopg2
+import pytest
+from login_records import builder, login, records
+from memory_store import MemoryStore
+
+from pipeline.settings import load
+from stream_app.batch import Batch
+from stream_app.partition_writer import Store
+from stream_app.positions import Partition, Position, Written
+from stream_app.postgres.batch_writer import BatchWriter
+from stream_app.postgres.connection import WRITER
+from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.migrations import migrate
+from stream_app.postgres.pool import ConnectionPool
+from stream_app.postgres.settings import PostgresSettings
+
+PARTITION = Partition("logins", 3)
+POISON = b"not json"
+
+
+def batch(first_offset: int, *bodies: bytes) -> Batch:
+    return builder().build(records(bodies, first_offset), first_offset, first_offset + len(bodies))
+
+
+@pytest.fixture(params=["postgres", "memory"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        memory = MemoryStore()
+        memory.refused_message_ids = {batch(4711, login()).columns["message_id"][0]}
+        yield memory
+        return
+    dsn = request.getfixturevalue("fresh_database")
+    settings = load(PostgresSettings, postgres_dsn=dsn)
+    migrate(settings, lambda _: None)
+    with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE user_logins ADD CHECK (user_id <> 'refused')")
+    pool = ConnectionPool(settings, role=WRITER, application_name="test", size=2)
+    yield BatchWriter(pool, consumer_group="group", owner="test", create_date_time_zone="UTC")
+    await pool.close()
+
+
+async def test_a_partition_that_was_never_claimed_has_no_position(store: Store) -> None:
+    assert await store.position(PARTITION) is None
+
+
+async def test_the_start_counts_for_the_first_claim_only(store: Store) -> None:
+    claim, position = await store.claim(PARTITION, 17)
+    assert (claim.epoch, position) == (1, 17)
+    claim, position = await store.claim(PARTITION, 99)
+    assert (claim.epoch, position) == (2, 17)
+    assert await store.position(PARTITION) == Position(17, 2)
+
+
+async def test_a_write_moves_the_position_and_tells_what_it_wrote(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 5)
+    assert await store.write(claim, batch(5, login(), POISON, login())) == Written(moved=True, rows=2, dead_letters=1)
+    assert await store.position(PARTITION) == Position(8, 1)
+
+
+async def test_the_same_write_again_moves_nothing(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0)
+    written = batch(0, login(), POISON)
+    await store.write(claim, written)
+    assert await store.write(claim, written) == Written(moved=False, rows=0, dead_letters=0)
+
+
+async def test_a_write_under_an_older_claim_moves_nothing(store: Store) -> None:
+    former, _ = await store.claim(PARTITION, 0)
+    await store.claim(PARTITION, 0)
+    assert await store.write(former, batch(0, login(), POISON)) == Written(moved=False, rows=0, dead_letters=0)
+    assert await store.position(PARTITION) == Position(0, 2)
+
+
+async def test_a_write_that_would_leave_a_gap_moves_nothing(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0)
+    assert not (await store.write(claim, batch(1, login()))).moved
+
+
+async def test_a_message_that_is_there_is_not_written_again(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0)
+    await store.write(claim, batch(0, login(), POISON))
+    again = builder().build(records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
+    assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letters=0)
+
+
+async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0)
+    twice = records([login(), login(), POISON, POISON], 0)
+    twice[1] = replace(twice[1], headers=twice[0].headers)
+    twice[3] = replace(twice[3], headers=twice[2].headers)
+    assert await store.write(claim, builder().build(twice, 0, 4)) == Written(moved=True, rows=1, dead_letters=1)
+
+
+async def test_a_refused_row_takes_everything_back(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 4710)
+    with pytest.raises(RowRefusedError):
+        await store.write(claim, batch(4710, login(), login(user_id="refused"), POISON))
+    assert await store.position(PARTITION) == Position(4710, 1)
+    assert (await store.write(claim, batch(4710, login()))).rows == 1
+
+
+async def test_a_batch_of_dead_letters_only(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0)
+    assert await store.write(claim, batch(0, POISON, POISON)) == Written(moved=True, rows=0, dead_letters=2)
+
+
+async def test_partitions_and_topics_do_not_meet(store: Store) -> None:
+    await store.claim(PARTITION, 1)
+    _, other_partition = await store.claim(Partition("logins", 4), 2)
+    _, other_topic = await store.claim(Partition("others", 3), 3)
+    assert (other_partition, other_topic) == (2, 3)
+

@@ -1,0 +1,81 @@
+"""Postgres as a partition writer sees it, in memory, with faults on demand; tests/integration/test_batch_writer.py proves it equal."""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from pipeline.errors import RetryableError
+from stream_app.batch import Batch
+from stream_app.positions import Claim, Partition, Position, Written
+from stream_app.postgres.errors import RowRefusedError
+
+Fault = Literal["before", "after", "none"]
+"""The connection breaks before the statement is carried out, after it, or not."""
+
+
+@dataclass
+class MemoryStore:
+    rows: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Offsets by (sent at, message id)."""
+    dead_letters: dict[tuple[str, str], int] = field(default_factory=dict)
+    positions: dict[Partition, Position] = field(default_factory=dict)
+    refused_message_ids: set[str] = field(default_factory=set)
+    faults: deque[Fault] = field(default_factory=deque)
+    """What happens to the next statements, in order; nothing when it is empty."""
+    statement_seconds: float = 0.0
+
+    async def position(self, partition: Partition) -> Position | None:
+        with _Statement(await self._next_fault()):
+            return self.positions.get(partition)
+
+    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]:
+        with _Statement(await self._next_fault()):
+            stored = self.positions.get(partition, Position(start, 0))
+            self.positions[partition] = replace(stored, epoch=stored.epoch + 1)
+            return Claim(partition, stored.epoch + 1), stored.next_offset
+
+    async def write(self, claim: Claim, batch: Batch) -> Written:
+        with _Statement(await self._next_fault()):
+            if self.positions.get(claim.partition) != Position(batch.first_offset, claim.epoch):
+                return Written(moved=False, rows=0, dead_letters=0)
+            if self.refused_message_ids.intersection(batch.columns["message_id"]):
+                raise RowRefusedError
+            before = len(self.rows), len(self.dead_letters)
+            for offset, *key in zip(batch.row_offsets, batch.columns["sent_at_ms"], batch.columns["message_id"], strict=True):
+                self.rows.setdefault((key[0], key[1]), offset)
+            for letter in batch.dead_letters:
+                self.dead_letters.setdefault((str(letter.sent_at_ms), letter.message_id), letter.offset)
+            self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
+            return Written(moved=True, rows=len(self.rows) - before[0], dead_letters=len(self.dead_letters) - before[1])
+
+    def failed_over(self, to: "MemoryStore") -> None:
+        """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""
+        self.rows, self.dead_letters, self.positions = deepcopy((to.rows, to.dead_letters, to.positions))
+
+    def snapshot(self) -> "MemoryStore":
+        return deepcopy(self)
+
+    def offsets(self) -> Iterable[int]:
+        return (*self.rows.values(), *self.dead_letters.values())
+
+    async def _next_fault(self) -> Fault:
+        await asyncio.sleep(self.statement_seconds)
+        return self.faults.popleft() if self.faults else "none"
+
+
+class _Statement:
+    """One statement: a fault before it keeps it from happening, a fault after it keeps its answer."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._fault = fault
+
+    def __enter__(self) -> None:
+        if self._fault == "before":
+            raise RetryableError("the connection broke")
+
+    def __exit__(self, *_: object) -> None:
+        if self._fault == "after":
+            raise RetryableError("the connection broke")

@@ -1,0 +1,305 @@
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+import virtual_time
+from fake_log import FakeLog
+from login_records import login
+from memory_store import MemoryStore
+from partition_scenes import PARTITION, Scene
+
+from stream_app.partition_writer import RECLAIM_SECONDS, Budget, Chunk, State
+from stream_app.positions import Position
+from stream_app.windows import RECORD_OVERHEAD_BYTES, WindowPolicy
+
+
+def logins(count: int) -> list[bytes]:
+    return [login()] * count
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    virtual_time.run(scene)
+
+
+def test_windows_close_by_rows_and_the_rest_by_time() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(25))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 25)
+            await it.until(lambda: it.position == 25)
+        assert it.metrics.registry.get_sample_value("stream_batches_total", {"trigger": "rows"}) == 2
+        assert it.metrics.registry.get_sample_value("stream_batches_total", {"trigger": "seconds"}) == 1
+        assert it.count("rows_written_total") == 25
+
+    play(scene())
+
+
+def test_reading_starts_at_the_stored_position() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        it.log.committed_offset = 2
+        it.store.positions[PARTITION] = Position(6, 3)
+        async with it.opened() as writer:
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == [6, 7, 8, 9]
+
+    play(scene())
+
+
+@pytest.mark.parametrize(("committed", "first"), [(None, 3), (5, 5), (1, 3), (99, 10)])
+def test_without_a_stored_position_the_groups_offset_counts_within_the_log(committed: int | None, first: int) -> None:
+    async def scene() -> None:
+        it = Scene(log=FakeLog(log_start=3))
+        it.log.append(*logins(7))
+        it.log.committed_offset = committed
+        async with it.opened() as writer:
+            assert writer.next_offset == first
+
+    play(scene())
+
+
+def test_a_chunk_dropped_on_the_way_is_read_again() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(30))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 5)
+            it.log.fetch(5)  # nobody gets it
+            it.log.deliver(writer, 5)
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(30))
+        assert it.count("offsets_skipped_total") == it.count("records_lost_total") == 0
+        assert it.count("claims_total") == 2
+
+    play(scene())
+
+
+def test_a_chunk_fetched_before_the_seek_counts_for_nothing() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        async with it.opened() as writer:
+            writer.receive(Chunk(it.log.records[5:], seek_number=0, sequence=0))
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(10))
+        assert it.count("claims_total") == 1
+
+    play(scene())
+
+
+def test_a_gap_in_the_log_is_counted_and_passed() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        it.log.append(*logins(5), offset=8)
+        async with it.opened() as writer:
+            await it.drain(writer, chunk=5)
+        assert sorted(it.store.offsets()) == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
+        assert (it.count("offsets_skipped_total"), it.count("records_lost_total")) == (3, 0)
+
+    play(scene())
+
+
+def test_retention_that_overtakes_a_stopped_worker_is_counted_as_loss() -> None:
+    async def scene() -> None:
+        it = Scene(log=FakeLog(log_start=4))
+        it.log.append(*logins(3))
+        it.store.positions[PARTITION] = Position(1, 1)
+        async with it.opened() as writer:
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == [4, 5, 6]
+        assert it.count("records_lost_total") == 3
+
+    play(scene())
+
+
+def test_retention_that_overtakes_a_running_worker_is_counted_as_loss() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(20))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 5)
+            it.log.log_start = 9
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == [*range(5), *range(9, 20)]
+        assert it.count("records_lost_total") == 4
+
+    play(scene())
+
+
+def test_a_position_past_the_logs_end_stops_the_partition_and_names_the_command() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        it.store.positions[PARTITION] = Position(50, 1)
+        writer = it.open()
+        await it.until(lambda: writer.state is State.STOPPED)
+        assert "faust -A stream_app positions reset --topic logins --partition 3 --to 0" in (writer.problem or "")
+        it.store.positions[PARTITION] = Position(0, 9)  # as that command does
+        await it.until(lambda: writer.writes)
+        await it.drain(writer)
+        await writer.close(1)
+        assert sorted(it.store.offsets()) == list(range(5))
+
+    play(scene())
+
+
+def test_a_topic_made_anew_while_running_stops_the_partition() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(20))
+        async with it.opened() as writer:
+            await it.drain(writer)
+            it.log.records.clear()
+            it.log.append(*logins(3))
+            it.log._next_offset = 0  # aiokafka goes to the earliest offset when its own is out of range
+            it.log.deliver(writer, 3)
+            await it.until(lambda: writer.state is State.STOPPED)
+        assert sorted(it.store.offsets()) == list(range(20))
+
+    play(scene())
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_a_lost_answer_is_not_guessed(fault: Any) -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        async with it.opened() as writer:
+            it.store.faults.extend([fault, "before", "before", "none"])
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(10))
+        assert it.count("rows_written_total") == 10
+
+    play(scene())
+
+
+def test_an_absent_database_is_waited_for_with_bounded_memory() -> None:
+    async def scene() -> None:
+        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(50 * RECORD_OVERHEAD_BYTES))
+        it.log.append(*logins(1_000))
+        async with it.opened() as writer:
+            it.store.faults.extend(["before"] * 60)
+            for _ in range(3_000):
+                it.log.deliver(writer, 10)
+                await asyncio.sleep(0.1)
+                assert it.budget.bytes_used <= it.budget.bytes_max + 20 * RECORD_OVERHEAD_BYTES
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(1_000))
+        assert it.budget.bytes_used == 0
+
+    play(scene())
+
+
+def test_a_fenced_writer_drops_what_it_holds_and_claims_again_only_after_a_while() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 10)
+            it.store.positions[PARTITION] = Position(0, 7)
+            await it.until(lambda: writer.state is State.FENCED)
+            assert (list(it.store.offsets()), it.budget.bytes_used, it.log.paused) == ([], 0, True)
+            await asyncio.sleep(RECLAIM_SECONDS - 1)
+            assert writer.state is State.FENCED
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(10))
+        assert it.count("writes_fenced_total") == 1
+
+    play(scene())
+
+
+def test_after_a_failover_the_missing_rows_come_from_kafka_again() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(40))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 10)
+            await it.until(lambda: it.position == 10)
+            standby = it.store.snapshot()
+            it.log.deliver(writer, 10)
+            await it.until(lambda: it.position == 20)
+            it.store.failed_over(standby)
+            it.log.deliver(writer, 10)
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(40))
+
+    play(scene())
+
+
+def test_a_refused_row_becomes_a_dead_letter_and_its_neighbours_rows() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        refused = dict(it.log.records[4].headers)["message-id"].decode()
+        it.store.refused_message_ids = {refused}
+        async with it.opened() as writer:
+            await it.drain(writer, chunk=10)
+        assert sorted(it.store.rows.values()) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+        assert list(it.store.dead_letters.values()) == [4]
+        assert it.metrics.registry.get_sample_value("stream_dead_letters_total", {"reason": "row_refused"}) == 1
+
+    play(scene())
+
+
+def test_closing_writes_what_is_in_hand() -> None:
+    async def scene() -> None:
+        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=1_000))
+        it.log.append(*logins(15))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 15)
+            await asyncio.sleep(1)
+            assert it.position == 0
+        assert it.position == 15
+
+    play(scene())
+
+
+def test_closing_takes_no_longer_than_its_bound() -> None:
+    async def scene() -> None:
+        it = Scene(store=MemoryStore())
+        it.log.append(*logins(15))
+        writer = it.open()
+        await it.until(lambda: writer.writes)
+        it.store.statement_seconds = 1_000
+        it.log.deliver(writer, 15)
+        started = asyncio.get_running_loop().time()
+        await writer.close(5)
+        assert asyncio.get_running_loop().time() - started == pytest.approx(5, abs=0.1)
+        assert writer.state is State.CLOSED
+        assert it.budget.bytes_used == 0
+
+    play(scene())
+
+
+def test_an_unexpected_error_stops_the_partition_and_skips_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        async with it.opened() as writer:
+            with monkeypatch.context() as broken:
+                broken.setattr("stream_app.batch.BatchBuilder.build", lambda *_: 1 / 0)
+                it.log.deliver(writer, 10)
+                await it.until(lambda: writer.state is State.STOPPED)
+                assert "ZeroDivisionError" in (writer.problem or "")
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(10))
+
+    play(scene())
+
+
+def test_the_oldest_record_that_waits_tells_the_lag() -> None:
+    async def scene() -> None:
+        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=50))
+        it.log.append(*logins(5))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 5)
+            sent_at_ms = int(dict(it.log.records[0].headers)["sent-at"])
+            assert writer.gauges().oldest_unwritten_seconds == sent_at_ms / 1000
+            await it.drain(writer)
+            assert writer.gauges().oldest_unwritten_seconds is None
+
+    play(scene())
