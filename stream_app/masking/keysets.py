@@ -98,7 +98,6 @@ def write_new(texts: dict[Path, str]) -> None:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             written.append(path)
             with os.fdopen(descriptor, "w") as file:
-                os.fchmod(descriptor, 0o600)  # whatever the umask
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)

@@ -2,10 +2,11 @@ import json
 
 import pytest
 from aiokafka.structs import ConsumerRecord
-from login_records import ABSENT, LOGIN, SENT_AT_MS, build, builder, headers, login, opener, record, records
+from login_records import ABSENT, LOGIN, SENT_AT_MS, build, builder, headers, login, masker, opener, record, records
 
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.dead_letters import Reason
+from stream_app.ip_address import pack
 
 POISON = {1: b"x", 4: login(ip="x"), 5: b"", 8: login(locale=1)}
 EXTRA = {0, 3, 9}
@@ -115,6 +116,14 @@ def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
     assert json.loads(opener().open(letter.sealed, topic="logins", partition=3, offset=107).value or b"")["user_id"] == "u7"
 
 
+def test_the_original_of_a_refused_row_is_found_among_its_neighbours() -> None:
+    refused = builder().refuse_row(build([b"x", login(user_id="second"), b"y"]), None)
+
+    assert [letter.offset for letter in refused.dead_letters] == [0, 1, 2]
+    original = opener().open(refused.dead_letters[1].sealed, topic="logins", partition=3, offset=1)
+    assert json.loads(original.value or b"")["user_id"] == "second"
+
+
 def test_only_a_batch_of_one_row_can_be_refused(mixed: Batch) -> None:
     with pytest.raises(ValueError, match="unpack"):
         builder().refuse_row(mixed, None)
@@ -130,6 +139,18 @@ def test_raw_values_are_in_no_column_and_in_no_clear_part_of_a_dead_letter() -> 
         assert all(value.encode() not in letter.sealed for letter in batch.dead_letters)
     for value in (LOGIN["ip"], LOGIN["device_id"]):
         assert value not in str(batch.columns)
+
+
+@pytest.mark.parametrize("methods", ["", "ip=hmac,device_id=rotate", "ip=truncate,device_id=redact"])
+def test_masked_columns_are_what_the_masker_makes_of_the_cleaned_values(methods: str) -> None:
+    batch = build(
+        [login(ip="::FFFF:203.0.113.9 ", device_id="\tdevice"), login(), login(ip="x"), login(ip="2001:DB8:0::1")], methods
+    )
+
+    addresses = [pack(ip) for ip in ("203.0.113.9", LOGIN["ip"], "2001:db8::1")]
+    devices = [b"device", LOGIN["device_id"].encode(), LOGIN["device_id"].encode()]
+    assert batch.columns["masked_ip"] == masker(methods).mask("ip", addresses)
+    assert batch.columns["masked_device_id"] == masker(methods).mask("device_id", devices)
 
 
 def test_joined_app_versions_by_setting() -> None:

@@ -29,6 +29,7 @@ def test_headers_of_the_bridge_are_taken() -> None:
         ((), FALLBACK_OF_OFFSET_7, 5),
         ((("source", b"q"),), FALLBACK_OF_OFFSET_7, 5),
         ((("message-id", MESSAGE_ID.encode()),), MESSAGE_ID, 5),
+        ((("message-id", MESSAGE_ID.upper().encode()),), MESSAGE_ID, 5),
         ((("sent-at", b"1763900000001"),), FALLBACK_OF_OFFSET_7, 1_763_900_000_001),
         ((("sent-at", b"7"), ("message-id", MESSAGE_ID.encode())), MESSAGE_ID, 7),
         ((("sent-at", b"0"),), FALLBACK_OF_OFFSET_7, 0),

@@ -99,7 +99,7 @@ def test_after_a_rotation_old_and_new_tokens_open() -> None:
 
 @pytest.mark.parametrize("text", ["203.0.113.9", "", "é", "A" * 40, "!" * 40, "AQ", "AQAAAAA"])
 def test_what_is_no_token_is_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(TokenError, match=r"not a token|does not open|was made with key") as caught:
+    with pytest.raises(TokenError, match=r"^not a token: expected base64url text") as caught:
         masker().reveal("ip", text)
     assert not text or text not in str(caught.value)
 
