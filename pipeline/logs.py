@@ -18,7 +18,7 @@ from pipeline.settings import LogSettings
 _CHAIN_MAX = 8
 
 # Libraries that report their ordinary running at INFO; their warnings still come through.
-_QUIET_LOGGERS = ("aiokafka", "aiopg", "asyncio", "boto3", "botocore", "faust", "mode", "urllib3", "yoyo")
+_QUIET_LOGGERS = ("aiokafka", "aiopg", "asyncio", "boto3", "botocore", "faust", "mode", "urllib3")
 
 
 def _exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

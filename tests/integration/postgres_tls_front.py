@@ -75,7 +75,7 @@ class PostgresTlsFront:
         self._server.context = context
         self._server.postgres_port = postgres_port
         self._server.sessions = self.sessions = []
-        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     sessions: list[str]
     """What each session was, in the order they came: a protocol's name, "plain", or "refused" by the other side."""

@@ -44,7 +44,7 @@ class _Session(BaseRequestHandler):
 def pooler_port(postgres: Postgres) -> Iterator[int]:
     with _Pooler(("127.0.0.1", 0), _Session) as server:
         server.postgres_port = postgres.port
-        thread = Thread(target=server.serve_forever, daemon=True)
+        thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield int(server.server_address[1])
         server.shutdown()
