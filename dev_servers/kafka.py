@@ -2,7 +2,7 @@
 
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dev_servers import jars
@@ -62,13 +62,14 @@ class Kafka(Server):
         directory: Path,
         properties: Mapping[str, str] | None = None,
         heap_mebibytes: int = 512,
+        jvm_options: Sequence[str] = jars.QUICK_START,
         port: int | None = None,
     ) -> None:
-        """``properties``: of server.properties, on top of :data:`PROPERTIES`."""
+        """``properties``: of server.properties, on top of :data:`PROPERTIES`. ``jvm_options``: ``()`` for a long benchmark."""
         super().__init__(directory)
         self.port = free_port() if port is None else port
         controller_port = free_port()
-        self._heap_mebibytes = heap_mebibytes
+        self._jvm_options = (f"-Xms{heap_mebibytes // 2}m", f"-Xmx{heap_mebibytes}m", *jvm_options, *LOGGING)
         self._log_directory = self.directory / "data"
         self._properties_file = self.directory / "server.properties"
         self._properties = {
@@ -95,12 +96,12 @@ class Kafka(Server):
         self._properties_file.write_text("".join(f"{name}={value}\n" for name, value in self._properties.items()))
         if not (self._log_directory / "meta.properties").exists():
             self._format(class_path)
-        heap = (f"-Xms{self._heap_mebibytes // 2}m", f"-Xmx{self._heap_mebibytes}m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
-        return Launch([jars.JAVA, *heap, *LOGGING, "-cp", class_path, "kafka.Kafka", self._properties_file], stop_seconds=15.0)
+        command: list[str | Path] = [jars.JAVA, *self._jvm_options, "-cp", class_path, "kafka.Kafka", self._properties_file]
+        return Launch(command, directory=self.directory, stop_seconds=15.0)
 
     def _format(self, class_path: str) -> None:
         cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")  # one in 64 begins with "-"
-        options = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", *LOGGING)
+        options = (*jars.QUICK_START, *LOGGING)
         tool = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self._properties_file)
         formatting = ChildProcess(self.name, Launch([jars.JAVA, *options, "-cp", class_path, *tool]), self.log_file)
         if formatting.wait(FORMAT_SECONDS) != 0:
