@@ -12,10 +12,10 @@ from stream_app.postgres.settings import PostgresSettings
 @click.option("--check", is_flag=True, help="Change nothing; end with exit code 1 if something is pending.")
 @click.pass_context
 def migrate(ctx: click.Context, *, check: bool) -> None:
-    """Create or upgrade the tables, roles and rights in Postgres.
+    """Create or upgrade the tables in Postgres.
 
-    Safe to run twice, from two machines at once, and while workers run. POSTGRES_DSN's user needs the right to make tables and,
-    the first time on a server, roles.
+    Their roles and rights too. Safe to run twice, from two machines at once, and while workers run. POSTGRES_DSN's user needs the
+    right to make tables and, the first time on a server, roles.
     """
     settings = load(PostgresSettings)
     if check:

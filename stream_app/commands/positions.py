@@ -20,9 +20,9 @@ APPLICATION_NAME = "stream_app positions"
 @cli.group(cls=Group, invoke_without_command=True)
 @click.pass_context
 def positions(ctx: click.Context) -> None:
-    """Where each partition stands: the next offset that will be read, and who owns it.
+    """Where each partition stands.
 
-    Needs the role stream_operator.
+    The next offset that will be read, and who owns the partition. Needs the role stream_operator.
     """
     if ctx.invoked_subcommand is not None:
         return

@@ -39,9 +39,10 @@ WAYS_BACK = (MaskingMethod.AES_SIV, MaskingMethod.ROTATE)
 @click.argument("tokens", nargs=-1, metavar="[TOKEN]...")
 @click.pass_context
 def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ...]) -> None:
-    """Open masked values: one line for each TOKEN, as it stands in a masked column.
+    """Open masked values, for a reason.
 
-    Without a TOKEN they are read from standard input, one a line. Needs the role stream_privacy_officer, and the masking keyset.
+    One line for each TOKEN, as it stands in a masked column. Without a TOKEN they are read from standard input, one a line. Needs
+    the role stream_privacy_officer, and the masking keyset.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= REASON_CHARACTERS_MAX:
