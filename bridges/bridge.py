@@ -113,6 +113,7 @@ class Bridge:
 
     def _note(self, attributes: QueueAttributes) -> None:
         self._forwarding.visibility.seconds = max(attributes.visibility_seconds, VISIBILITY_SECONDS_MIN)
+        self._forwarding.receives_max = attributes.receives_max
         self._metrics.queue_visible.set(attributes.visible_messages)
         self._metrics.queue_hidden.set(attributes.hidden_messages)
 

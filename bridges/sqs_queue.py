@@ -5,6 +5,7 @@ Every request ends in one of three ways: it worked; :class:`QueueRetryableError`
 still have failed for single entries: these come back one by one.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class QueueAttributes:
     """Approximate number that can be received."""
     hidden_messages: int
     """Approximate number in flight, with whichever reader."""
+    receives_max: int | None
+    """How often a message is given out before it goes to the dead-letter queue; None without one."""
 
 
 Observer = Callable[[str, str, float], None]
@@ -144,13 +147,21 @@ class SqsQueue:
             "GetQueueAttributes",
             lambda: self._answering.get_queue_attributes(
                 QueueUrl=self.url,
-                AttributeNames=["VisibilityTimeout", "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
+                AttributeNames=[
+                    "VisibilityTimeout",
+                    "ApproximateNumberOfMessages",
+                    "ApproximateNumberOfMessagesNotVisible",
+                    "RedrivePolicy",
+                ],
             ),
         )["Attributes"]
+        redrive_policy = json.loads(answer["RedrivePolicy"]) if answer.get("RedrivePolicy") else {}
+        receives_max = redrive_policy.get("maxReceiveCount")  # a number from AWS, a text from others
         return QueueAttributes(
             visibility_seconds=int(answer["VisibilityTimeout"]),
             visible_messages=int(answer.get("ApproximateNumberOfMessages", 0)),
             hidden_messages=int(answer.get("ApproximateNumberOfMessagesNotVisible", 0)),
+            receives_max=None if receives_max is None else int(receives_max),
         )
 
     def receive(self, visibility_seconds: int) -> list[Message]:

@@ -72,8 +72,25 @@ class SqsToKafka:
         self._tie = count()
         self.sqs = Dependency("sqs", metrics, monotonic=monotonic)
         self.kafka = Dependency("kafka", metrics, self._notify, monotonic)
-        self.visibility = Visibility(queue, self.held, self.receipts, self.sqs, metrics, settings.bridge_receivers, monotonic)
-        self.deletions = Deletions(queue, self.sqs, metrics, self._on_delete_answers, self.letting_go, monotonic)
+        self.visibility = Visibility(
+            queue,
+            held=self.held,
+            receipts=self.receipts,
+            sqs=self.sqs,
+            metrics=metrics,
+            threads_max=settings.bridge_receivers,
+            monotonic=monotonic,
+        )
+        self.deletions = Deletions(
+            queue,
+            sqs=self.sqs,
+            metrics=metrics,
+            on_answers=self._on_delete_answers,
+            until=self.letting_go,
+            monotonic=monotonic,
+        )
+        self.receives_max: int | None = None
+        """How often the queue gives a message out before it goes to the dead-letter queue; None without one."""
         self.kafka_suspected = Event()
         """Set: librdkafka believes that Kafka is away."""
         self.producer: KafkaProducer | None = None
@@ -175,14 +192,9 @@ class SqsToKafka:
             if not self.kafka.works:
                 self.kafka.worked()
             if message.group_id is not None:
-                with self.held:
-                    following = self._groups.advance(message)
-                if following is not None:
-                    self._take_turn(following)
+                self._advance(message)
         elif outcome is Outcome.REFUSED:
-            self._metrics.refused.inc()
-            _log.warning("record_refused", message_id=message.message_id, bytes=len(message.value), code=code)
-            self._give_up(message)
+            self._refused(message, code)
         elif not self.letting_go.is_set():
             self._metrics.produce_failures.inc()
             self.kafka.failed(code)
@@ -190,6 +202,32 @@ class SqsToKafka:
             message.attempts += 1
             with self.held:
                 heapq.heappush(self._repeats, (now + delay, next(self._tie), message))
+
+    def _refused(self, message: Message, code: str) -> None:
+        """Leave it in SQS, which moves it to the dead-letter queue when it has been given out often enough.
+
+        Until then it holds back its group. The last time its followers go on: the refused one will not come back, and they were
+        given out as often as it was, so that they would go to the dead-letter queue with it.
+        """
+        last_receive = self.receives_max is not None and message.receive_count >= self.receives_max
+        self._metrics.refused.inc()
+        _log.warning(
+            "record_refused", message_id=message.message_id, bytes=len(message.value), code=code, last_receive=last_receive
+        )
+        if not last_receive:
+            self._give_up(message)
+            return
+        with self.held:
+            self.receipts.settle(message)
+            self.held.notify_all()
+        self._advance(message)
+
+    def _advance(self, message: Message) -> None:
+        """The head of a group is done with: its next message takes its turn."""
+        with self.held:
+            following = self._groups.advance(message)
+        if following is not None:
+            self._take_turn(following)
 
     def _take_turn(self, message: Message) -> None:
         """Produce what had to wait, unless its receipt has expired meanwhile: then SQS gives it out again."""
