@@ -1,10 +1,10 @@
-"""How many rows a second does one worker write from a filled topic, with everything on this machine?
+"""Rows a second that one worker writes from a filled topic, with everything on this machine.
 
     python -m benchmarks.worker [--records 500000] [--rounds 3] [--partitions 4]
 
-Real Kafka and Postgres (fsync and synchronous_commit on, the unique index in place), both masked fields AES-SIV. The topic is filled
-once; each round starts a new consumer group on an emptied table. The rate is taken from the first position seen to move to the last;
-start-up is not in it. CPU seconds are of the same span. Compare figures of one run only: the machine is shared and noisy.
+Real Kafka and Postgres (fsync and synchronous_commit on, the unique index in place), both masked fields AES-SIV. The topic is
+filled once; each round starts a new consumer group on an emptied table. The rate is taken from the first position seen to move to
+the last; start-up is not in it. CPU seconds are of the same span. Compare figures of one run only: the machine may be noisy.
 """
 
 import argparse
@@ -161,7 +161,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         directory = Path(name)
-        kafka, postgres = Kafka(directory / "kafka"), Postgres(directory / "postgres", settings={"max_wal_size": "4GB"})
+        kafka, postgres = (
+            Kafka(directory / "kafka", jvm_options=()),
+            Postgres(directory / "postgres", settings={"max_wal_size": "4GB"}),
+        )
         print("starting Kafka and Postgres", flush=True)
         start_together((kafka, postgres))
         try:
@@ -170,7 +173,9 @@ def main() -> None:
             measured = []
             for one in rounds_of(kafka, postgres, directory, arguments.records, arguments.rounds):
                 measured.append(one)
-                print(f"round {len(measured)}: {one.rows_per_second:,.0f} rows/s, load average {os.getloadavg()[0]:.1f}", flush=True)
+                print(
+                    f"round {len(measured)}: {one.rows_per_second:,.0f} rows/s, load average {os.getloadavg()[0]:.1f}", flush=True
+                )
         finally:
             stop_together((kafka, postgres))
     print("\n| | median | least | most |\n|---|---|---|---|")

@@ -1,11 +1,11 @@
-"""The stream worker: Kafka to Postgres, masked, in micro-batches, each record exactly once. Run it with `faust -A stream_app worker`."""
+"""The stream worker: Kafka to Postgres, masked, in micro-batches, each record exactly once: `faust -A stream_app worker`."""
 
 from typing import TYPE_CHECKING, Any
 
 import pipeline  # noqa: F401 - `faust -A` has the working directory on the path only while it imports this package
 
 if TYPE_CHECKING:
-    from stream_app.application import app as app  # noqa: PLC0414 - the name that `faust -A stream_app` looks for
+    from stream_app.application import app as app
 
 
 def __getattr__(name: str) -> Any:

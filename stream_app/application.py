@@ -7,12 +7,13 @@ Importing it reads the settings and nothing else: no connection, no key. `worker
 import asyncio
 import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import faust
 import faust.app.base
 import structlog
 from faust.app.base import BootStrategy
+from faust.streams import Stream
 from faust.transport.drivers import TRANSPORTS
 from faust.types import StreamT
 
@@ -27,7 +28,7 @@ from stream_app.health import WorkerHealth
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 from stream_app.metrics import WorkerMetrics
-from stream_app.partition_writer import Budget
+from stream_app.partition_ports import Budget
 from stream_app.partitions import Partitions
 from stream_app.positions import Partition
 from stream_app.postgres.batch_writer import BatchWriter
@@ -35,6 +36,9 @@ from stream_app.postgres.connection import WRITER
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.settings import WorkerSettings
 from stream_app.windows import WindowPolicy
+
+if TYPE_CHECKING:  # Faust loads the transport by the name that is registered below
+    from stream_app.transport.batch_transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +78,9 @@ class StreamApp(faust.App):
             broker_max_poll_records=settings.window_rows,
             broker_session_timeout=settings.kafka_session_timeout_seconds,
             broker_heartbeat_interval=min(1.0, settings.kafka_session_timeout_seconds / 4),  # also how soon a rebalance is noticed
-            broker_request_timeout=max(40.0, settings.kafka_session_timeout_seconds + 10),  # Faust wants it above the session timeout
+            broker_request_timeout=max(
+                40.0, settings.kafka_session_timeout_seconds + 10
+            ),  # Faust wants it above the session timeout
             broker_rebalance_timeout=settings.flush_seconds + 30,  # a worker that flushes is waited for
             broker_commit_interval=1.0,
             consumer_metadata_max_age_ms=30_000,  # partitions that are added are seen within half a minute
@@ -150,7 +156,7 @@ class StreamApp(faust.App):
     async def on_stop(self) -> None:
         """Write what is in hand while the group still counts us in, then leave it."""
         if self._consumer is not None:
-            await self._consumer.release()
+            await cast("BatchConsumer", self._consumer).give_up()
         await super().on_stop()
 
     async def on_shutdown(self) -> None:
@@ -179,7 +185,9 @@ class StreamApp(faust.App):
             return
 
 
-StreamApp.logger = faust.app.base.logger  # mode gives it one of our module's name; its starts and stops would look like events of ours
+StreamApp.logger = (
+    faust.app.base.logger
+)  # mode gives it one of our module's name; its starts and stops would look like events of ours
 
 
 def make_app(settings: WorkerSettings) -> StreamApp:
@@ -190,7 +198,7 @@ def make_app(settings: WorkerSettings) -> StreamApp:
     @application.agent(topic, name="write_logins", isolated_partitions=True)
     async def write_logins(stream: StreamT[Any]) -> None:
         """One actor a partition: hands each fetch to the partition's writer, which never blocks it."""
-        async for event in stream.noack().events():
+        async for event in cast("Stream[Any]", stream).noack().events():
             message = event.message
             application.partitions.receive(Partition(message.topic, message.partition), message.value)
 

@@ -18,12 +18,18 @@ from stream_app.windows import Trigger
 
 DELAY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0)
 STATEMENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+SQLSTATE_CLASSES = ("08", "25", "28", "40", "53", "55", "57", "58", "XX")
+"""Those that ``postgres/errors.py`` calls retryable; an error without one is ``none``."""
+
 ROWS_BUCKETS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionGauges:
-    """What one partition shows; ``oldest_unwritten_seconds`` is the sent-at time (epoch) of the oldest record that waits, if one does."""
+    """What one partition shows.
+
+    ``oldest_unwritten_seconds`` is the sent-at time (since the epoch) of the oldest record that waits, if one does.
+    """
 
     topic: str
     partition: int
@@ -120,28 +126,41 @@ class WorkerMetrics:
         self.rows_written = counter("rows_written_total", "Rows inserted into user_logins.")
         self.duplicates_skipped = counter("duplicates_skipped_total", "Records whose message was in Postgres already.")
         self.dead_letters = counter("dead_letters_total", "Records stored as dead letters.", ["reason"])
-        self.records_with_extra_keys = counter("records_with_extra_keys_total", "Records with keys that no field declares; the keys are ignored.")
+        self.records_with_extra_keys = counter(
+            "records_with_extra_keys_total", "Records with keys that no field declares; the keys are ignored."
+        )
         self.batches = counter("batches_total", "Micro-batches written, by what closed their window.", ["trigger"])
         self.batch_rows = histogram("batch_rows", "Records in a micro-batch.", ROWS_BUCKETS)
         self.build_seconds = histogram("batch_build_seconds", "Decoding, cleaning and masking a micro-batch.", STATEMENT_BUCKETS)
-        self.write_seconds = histogram("batch_write_seconds", "Writing a micro-batch, retries included.", (*STATEMENT_BUCKETS, 60.0, 300.0))
+        self.write_seconds = histogram(
+            "batch_write_seconds", "Writing a micro-batch, retries included.", (*STATEMENT_BUCKETS, 60.0, 300.0)
+        )
         self.sent_to_written = DelayHistogram(
             "stream_sent_to_written_seconds", "From sent at (SQS) to written (Postgres).", DELAY_BUCKETS, self.registry
         )
-        self.database_retries = counter("database_retries_total", "Statements that are tried again, by SQLSTATE class.", ["sqlstate_class"])
+        self.database_retries = counter(
+            "database_retries_total", "Statements that are tried again, by SQLSTATE class.", ["sqlstate_class"]
+        )
         self.batch_splits = counter("batch_splits_total", "Batches halved because Postgres refused a row in them.")
         self.writes_fenced = counter("writes_fenced_total", "Writes refused because another worker had claimed the partition.")
         self.claims = counter("claims_total", "Partitions claimed.")
         self.records_lost = counter("records_lost_total", "Records that Kafka's retention removed before they were read.")
         self.offsets_skipped = counter("offsets_skipped_total", "Offsets that hold no record: control records or compaction.")
         self.rebalances = counter("rebalances_total", "Assignments received from the consumer group.")
-        self.commit_errors = counter("kafka_commit_errors_total", "Kafka offset commits that failed; correctness does not rest on them.")
+        self.commit_errors = counter(
+            "kafka_commit_errors_total", "Kafka offset commits that failed; correctness does not rest on them."
+        )
         for reason in Reason:
             self.dead_letters.labels(reason.value)
         for trigger in Trigger:
             self.batches.labels(trigger.value)
-        for sqlstate_class in ("08", "25", "28", "40", "53", "55", "57", "XX", "none"):
+        for sqlstate_class in (*SQLSTATE_CLASSES, "none"):
             self.database_retries.labels(sqlstate_class)
+
+    def retried(self, sqlstate: str | None) -> None:
+        """Count a statement that is tried again."""
+        known = sqlstate is not None and sqlstate[:2] in SQLSTATE_CLASSES
+        self.database_retries.labels(sqlstate[:2] if known and sqlstate is not None else "none").inc()
 
     def serve_partitions(self, snapshot: Callable[[], Sequence[PartitionGauges]], wall_clock: Callable[[], float]) -> None:
         """Show the gauges of the partitions that ``snapshot`` tells; it is called from the metrics thread."""

@@ -5,8 +5,7 @@ Promise: what this object writes follows, without gap or overlap, the position t
 1. the claim returns the position, and reading starts there;
 2. a chunk counts only if it was fetched after that seek and is the next one in the order of fetching; if Faust dropped one between
    (it does so around rebalances), the partition is claimed and read again. So a gap between two chunks is one in Kafka's log;
-3. a batch is written under the claim and only on top of the position it was built for (see ``postgres/batch_writer.py``);
-4. an unknown outcome is never guessed: the position in Postgres says whether the batch is in.
+3. a batch is written under the claim and only on top of the position it was built for (``claimed_writer.py``).
 
 How it could break: building a batch from records that were not received in one unbroken run, or going on with a claim after a
 write was refused. Either drops everything that was fetched and claims again: it will be read again.
@@ -16,81 +15,31 @@ Decoding and masking of the next batch happen while the last one is being writte
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipeline.errors import FatalError, RetryableError
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
+from stream_app.claimed_writer import RECLAIM_SECONDS, RETRY_SECONDS_MIN, ClaimedWriter, ClaimLostError, retrying
 from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
-from stream_app.positions import Claim, Partition, Position, Written
-from stream_app.postgres.errors import RowRefusedError
+from stream_app.partition_ports import Budget, Chunk, Log, Store
+from stream_app.positions import Claim, Partition
 from stream_app.windows import Trigger, Window, WindowPolicy
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS_MIN = 0.1
-RETRY_SECONDS_MAX = 10.0
-RECLAIM_SECONDS = 15.0
-"""A partition that was fenced or stopped, and that the consumer group still gives to us, is claimed again after this long: a fence
-by a worker that had not noticed its own end would otherwise leave the partition with nobody."""
+POSITION_CHECK_SECONDS = 30.0
+"""An idle partition asks Postgres this often whether its position still stands."""
 
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The records of one fetch of one partition: the ``sequence``-th chunk (from 0) since the ``seek_number``-th seek."""
-
-    records: Sequence[KafkaRecord]
-    seek_number: int
-    sequence: int
-
-
-class Log(Protocol):
-    """What a partition asks of Kafka. Each call may raise :class:`RetryableError`."""
-
-    async def log_range(self, partition: Partition) -> tuple[int, int]:
-        """The first offset that the log still has, and its end (the offset of the next record to come)."""
-
-    async def committed(self, partition: Partition) -> int | None:
-        """The consumer group's committed offset, if it has one."""
-
-    async def seek(self, partition: Partition, offset: int) -> int:
-        """Fetch from ``offset`` on; the number that chunks fetched from there carry as ``seek_number``."""
-
-    def pause(self, partition: Partition) -> None:
-        """Fetch no more until :meth:`resume`."""
-
-    def resume(self, partition: Partition) -> None:
-        """Fetch again."""
-
-
-class Store(Protocol):
-    """What a partition asks of Postgres; :class:`stream_app.postgres.batch_writer.BatchWriter`, or a test's own."""
-
-    async def position(self, partition: Partition) -> Position | None: ...
-
-    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]: ...
-
-    async def write(self, claim: Claim, batch: Batch) -> Written: ...
-
-
-class Budget:
-    """Memory that all partitions of a worker share for records that wait to be written."""
-
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
-        self.bytes_used = 0
-
-    @property
-    def exceeded(self) -> bool:
-        """Whether fetching must wait."""
-        return self.bytes_used >= self.bytes_max
+STALL_SECONDS = 10.0
+STALL_AGAIN_SECONDS = 300.0
+"""A claimed partition to which nothing comes for this long, although its log goes on, is read again: the last chunk before a pause
+may have been dropped on the way, and no later one is there to show it. If still nothing comes (the log may end in control records,
+which are never delivered), the next time is later."""
 
 
 class State(StrEnum):
@@ -101,15 +50,6 @@ class State(StrEnum):
     FENCED = "fenced"
     STOPPED = "stopped"
     CLOSED = "closed"
-
-
-class _ClaimLostError(Exception):
-    """The claim can't be used any more: claim again, at once or after ``seconds``."""
-
-    def __init__(self, why: str, seconds: float = 0.0) -> None:
-        super().__init__(why)
-        self.why = why
-        self.seconds = seconds
 
 
 class PartitionWriter:
@@ -149,7 +89,11 @@ class PartitionWriter:
         self._seek_number = -1
         self._next_sequence = 0
         self._newest_written_ms: int | None = None
-        self._lost_claim: _ClaimLostError | None = None
+        self._stalled_at: int | None = None  # the offset that nothing came for when last seen, and since when
+        self._stalled_since = 0.0
+        self._stall_seconds = STALL_SECONDS
+        self._stall_read_again_at: int | None = None
+        self._lost_claim: ClaimLostError | None = None
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._paused = False
@@ -184,11 +128,25 @@ class PartitionWriter:
         if self._too_much_waits():
             self._pause()
 
+    def saw_log_end(self, log_end: int) -> None:
+        """The log's end, as Kafka has just told it. Called every few seconds."""
+        self.log_end_offset = log_end
+        expected = self._expected_offset
+        if expected is None or self._paused or log_end <= expected:
+            self._stalled_at = None
+        elif expected != self._stalled_at:
+            self._stalled_at, self._stalled_since = expected, self._monotonic()
+            if expected != self._stall_read_again_at:
+                self._stall_seconds = STALL_SECONDS
+        elif self._monotonic() - self._stalled_since >= self._stall_seconds:
+            self._stall_read_again_at, self._stall_seconds = expected, STALL_AGAIN_SECONDS
+            self._lose_claim("nothing came although the log goes on")
+
     def budget_freed(self) -> None:
         """Fetch again if it was this that fetching waited for."""
         if self._paused and self._expected_offset is not None and not self._too_much_waits():
             self._paused = False
-            self._kafka.resume(self.partition)
+            self._kafka.release(self.partition)
 
     async def close(self, seconds: float) -> None:
         """Write what is in hand, for ``seconds`` at most, and stop. What was not written will be read again by the next owner."""
@@ -197,7 +155,9 @@ class PartitionWriter:
         self._changed.set()
         _, pending = await asyncio.wait({self._task}, timeout=seconds)
         if pending:
-            self._log.warning("flush_given_up", seconds=seconds, records=self._window.rows + sum(b.records for b, _ in self._in_hand))
+            self._log.warning(
+                "flush_given_up", seconds=seconds, records=self._window.rows + sum(b.records for b, _ in self._in_hand)
+            )
             self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -241,32 +201,30 @@ class PartitionWriter:
         while not self._closing.is_set():
             self.state = State.CLAIMING
             try:
-                claim = await self._claim()
-                if claim is None:
-                    return
-                self.state, self.problem = State.WRITING, None
-                await self._write_windows(claim)
-            except _ClaimLostError as lost:
+                claimed = await self._claim()
+                if claimed is not None:
+                    self.state = State.WRITING
+                    await self._write_windows(claimed)
+            except ClaimLostError as lost:
                 self._stop_receiving()
-                if lost.seconds:
+                if lost.fenced:
                     self.state, self.problem = State.FENCED, lost.why
-                await self._rest(max(lost.seconds, RETRY_SECONDS_MIN))
+                await self._rest(lost.seconds)
             except FatalError as error:
                 self._stop_receiving()
                 if self.problem != str(error):
                     self._log.error("partition_stopped", problem=str(error), tried_again_every_seconds=RECLAIM_SECONDS)
                 self.state, self.problem = State.STOPPED, str(error)
                 await self._rest(RECLAIM_SECONDS)
-            except Exception as error:
-                # A defect of ours. The partition must not die in silence, and it must not skip a record: stop it, loudly, and try again.
+            except Exception as error:  # noqa: BLE001 - a defect of ours must neither end the partition in silence nor skip a record
                 self._stop_receiving()
                 self._log.exception("partition_failed", tried_again_every_seconds=RECLAIM_SECONDS)
                 self.state, self.problem = State.STOPPED, f"unexpected {type(error).__name__}: see the log line partition_failed"
                 await self._rest(RECLAIM_SECONDS)
 
-    async def _claim(self) -> Claim | None:
+    async def _claim(self) -> ClaimedWriter | None:
         """Claim the partition and start fetching at its position; None when closing."""
-        async for attempt in self._retrying("claim"):
+        async for attempt in retrying("claim", self._log, self._metrics, self._sleep):
             with attempt:
                 if self._closing.is_set():
                     return None
@@ -277,11 +235,23 @@ class PartitionWriter:
                 await self._start_receiving(position, log_start, log_end)
                 self._metrics.claims.inc()
                 self._log.info("partition_claimed", epoch=claim.epoch, next_offset=position, log_end_offset=log_end)
-                return claim
+                return self._claimed_writer(claim, position)
         return None
 
+    def _claimed_writer(self, claim: Claim, position: int) -> ClaimedWriter:
+        return ClaimedWriter(
+            claim,
+            position,
+            store=self._store,
+            builder=self._builder,
+            metrics=self._metrics,
+            log=self._log,
+            sleep=self._sleep,
+            on_written=self._written,
+        )
+
     async def _explain_gap(self, from_offset: int, to_offset: int) -> None:
-        """Say what became of offsets that Kafka did not deliver: lost to retention, or never records (control records, compaction)."""
+        """Say what became of offsets that did not come: lost to retention, or never records (control records, compaction)."""
         try:
             log_start, _ = await self._kafka.log_range(self.partition)
         except RetryableError:
@@ -302,24 +272,24 @@ class PartitionWriter:
     async def _start_receiving(self, position: int, log_start: int, log_end: int) -> None:
         if position > log_end:
             raise FatalError(
-                f"the position {position} of {self.partition.topic}/{self.partition.partition} is past the log's end {log_end}: the topic was"
-                " made anew or lost records. If that was meant: faust -A stream_app positions reset"
+                f"the position {position} of {self.partition.topic}/{self.partition.partition} is past the log's end {log_end}:"
+                " the topic was made anew or lost records. If that was meant: faust -A stream_app positions reset"
                 f" --topic {self.partition.topic} --partition {self.partition.partition} --to {log_start}"
             )
         self._count_lost(max(0, log_start - position), position)
         self.next_offset = position
         self.log_end_offset = log_end
-        self._expected_offset = max(position, log_start)
-        self._lost_claim = None
-        self._next_sequence = 0
-        self._seek_number = await self._kafka.seek(self.partition, self._expected_offset)
+        start = max(position, log_start)
+        self._seek_number = await self._kafka.seek_to(self.partition, start)
+        # Only now: before, a chunk with the former number would be taken for one that follows this seek.
+        self._expected_offset, self._next_sequence, self._lost_claim = start, 0, None
         self._paused = False
-        self._kafka.resume(self.partition)
+        self._kafka.release(self.partition)
 
     def _lose_claim(self, why: str) -> None:
         self._log.info("partition_read_again", why=why, next_offset=self.next_offset)
         self._stop_receiving()
-        self._lost_claim = _ClaimLostError(why)
+        self._lost_claim = ClaimLostError(why)
         self._changed.set()
 
     def _stop_receiving(self) -> None:
@@ -330,27 +300,20 @@ class PartitionWriter:
 
     # --- windows and batches
 
-    async def _write_windows(self, claim: Claim) -> None:
+    async def _write_windows(self, claimed: ClaimedWriter) -> None:
+        """Build batch after batch and write each while the next is built, until closing or until the claim is lost."""
         writing: asyncio.Task[None] | None = None
-        built_to = self.next_offset
+        built_to = claimed.next_offset
         try:
-            while (trigger := await self._next_trigger(writing)) is not None:
-                started = self._monotonic()
-                held = self._window.bytes
-                records = self._window.take(started)
-                held -= self._window.bytes
-                batch = self._builder.build(records, built_to, records[-1].offset + 1)
+            while (trigger := await self._next_trigger(claimed, writing)) is not None:
+                batch = self._build(built_to)
                 built_to = batch.next_offset
-                self._in_hand.append((batch, held))
-                self._metrics.build_seconds.observe(self._monotonic() - started)
-                self.budget_freed()
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(self._write_counted(claim, batch, trigger))
+                writing = asyncio.create_task(self._write(claimed, batch, trigger))
                 writing.add_done_callback(lambda _: self._changed.set())
             if writing is not None:
                 await writing
-                writing = None
             if self._lost_claim is not None:
                 raise self._lost_claim
         finally:
@@ -360,7 +323,7 @@ class PartitionWriter:
             self._budget.bytes_used -= sum(size for _, size in self._in_hand)
             self._in_hand.clear()
 
-    async def _next_trigger(self, writing: "asyncio.Task[None] | None") -> Trigger | None:
+    async def _next_trigger(self, claimed: ClaimedWriter, writing: "asyncio.Task[None] | None") -> Trigger | None:
         """Wait for a window to close. None: there will be none under this claim."""
         while True:
             self._changed.clear()
@@ -376,85 +339,45 @@ class PartitionWriter:
             # While the last batch is being written there is nothing to gain from closing early: let the window fill.
             if trigger is not None and not (trigger is Trigger.SECONDS and writing is not None):
                 return trigger
-            timeout = None if writing is not None else self._window.seconds_until_due(now)
-            with suppress(TimeoutError):
+            idle = writing is None and not self._window.rows
+            timeout = None if writing is not None else POSITION_CHECK_SECONDS if idle else self._window.seconds_until_due(now)
+            try:
                 async with asyncio.timeout(timeout):
                     await self._changed.wait()
+            except TimeoutError:
+                if idle:
+                    await claimed.check()
 
-    async def _write_counted(self, claim: Claim, batch: Batch, trigger: Trigger) -> None:
+    def _build(self, first_offset: int) -> Batch:
         started = self._monotonic()
-        await self._write(claim, batch)
+        held = self._window.bytes
+        records = self._window.take(started)
+        batch = self._builder.build(records, first_offset, records[-1].offset + 1)
+        self._in_hand.append((batch, held - self._window.bytes))
+        self._metrics.build_seconds.observe(self._monotonic() - started)
+        self.budget_freed()
+        return batch
+
+    async def _write(self, claimed: ClaimedWriter, batch: Batch, trigger: Trigger) -> None:
+        started = self._monotonic()
+        await claimed.write(batch)
         self._metrics.write_seconds.observe(self._monotonic() - started)
         self._metrics.batches.labels(trigger.value).inc()
         self._metrics.batch_rows.observe(batch.records)
-        if batch.extra_keys:
-            self._metrics.records_with_extra_keys.inc(batch.extra_keys)
+        self._metrics.records_with_extra_keys.inc(batch.extra_keys)
         _, held = self._in_hand.pop(0)
         self._budget.bytes_used -= held
         self._on_budget_freed()
 
-    async def _write(self, claim: Claim, batch: Batch) -> None:
-        """Write a batch; a row that Postgres refuses is found by halving and becomes a dead letter, the others are written."""
-        try:
-            written = await self._write_whole(claim, batch)
-        except RowRefusedError as refused:
-            rows = len(batch.row_offsets)
-            if rows == 0:
-                raise FatalError(f"Postgres refuses a dead letter ({refused}); nothing is skipped until it takes it") from refused
-            if rows == 1:
-                await self._write(claim, self._builder.refuse_row(batch, refused.field))
-                return
-            self._metrics.batch_splits.inc()
-            for half in batch.split():
-                await self._write(claim, half)
-            return
-        self.next_offset = batch.next_offset
-        sent_at_ms = [int(text) for text in batch.columns["sent_at_ms"]]
+    def _written(self, part: Batch) -> None:
+        """A batch, or a part of one, is in Postgres."""
+        self.next_offset = part.next_offset
+        self.problem = None
+        sent_at_ms = [int(text) for text in part.columns["sent_at_ms"]]
         if sent_at_ms:
             self._newest_written_ms = max(sent_at_ms)
             now = self._wall_clock()
             self._metrics.sent_to_written.observe_all([max(0.0, now - ms / 1000) for ms in sent_at_ms])
-        self._metrics.rows_written.inc(written.rows)
-        self._metrics.duplicates_skipped.inc(batch.records - written.rows - written.dead_letters)
-        if written.dead_letters:
-            for letter in batch.dead_letters:
-                self._metrics.dead_letters.labels(letter.reason).inc()
-
-    async def _write_whole(self, claim: Claim, batch: Batch) -> Written:
-        """Write a batch as it is, however long Postgres is away. Raises what ends the claim, and RowRefusedError."""
-        async for attempt in self._retrying("write"):
-            with attempt:
-                if attempt.retry_state.attempt_number > 1 and await self._is_written(claim, batch):
-                    return _all_of(batch)
-                written = await self._store.write(claim, batch)
-                if written.moved:
-                    return written
-                if await self._is_written(claim, batch):
-                    return _all_of(batch)
-                raise RetryableError("the position is free again")  # what blocked the write was undone meanwhile
-        raise AssertionError("unreachable: retrying ends by returning or raising")
-
-    async def _is_written(self, claim: Claim, batch: Batch) -> bool:
-        """Ask Postgres whether the batch is in; False: it can still be written. Else the claim is lost."""
-        stored = await self._store.position(self.partition)
-        if stored is not None and stored.epoch == claim.epoch:
-            if stored.next_offset == batch.next_offset:
-                return True
-            if stored.next_offset == batch.first_offset:
-                return False
-        if stored is not None and stored.epoch > claim.epoch:
-            self._metrics.writes_fenced.inc()
-            self._log.warning("write_fenced", epoch=claim.epoch, claimed_with_epoch=stored.epoch, dropped_records=batch.records)
-            raise _ClaimLostError("another worker has claimed the partition", RECLAIM_SECONDS)
-        # Set back by a failover to a standby that missed the last commits, or by hand: read from there again.
-        self._log.warning(
-            "position_changed",
-            expected=batch.first_offset,
-            found=None if stored is None else stored.next_offset,
-            epoch=claim.epoch,
-            found_epoch=None if stored is None else stored.epoch,
-        )
-        raise _ClaimLostError("the position in Postgres was changed")
 
     # --- waiting
 
@@ -464,24 +387,7 @@ class PartitionWriter:
     def _pause(self) -> None:
         if not self._paused:
             self._paused = True
-            self._kafka.pause(self.partition)
-
-    def _retrying(self, what: str) -> AsyncRetrying:
-        def count(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome is not None else None
-            code = getattr(error.__cause__, "pgcode", None) if error is not None else None
-            label = code[:2] if isinstance(code, str) else "none"
-            self._metrics.database_retries.labels(label).inc()
-            if state.attempt_number == 1:
-                self._log.warning("retrying", what=what, problem=str(error))
-
-        return AsyncRetrying(
-            retry=retry_if_exception_type(RetryableError),
-            wait=wait_random_exponential(multiplier=RETRY_SECONDS_MIN, max=RETRY_SECONDS_MAX),
-            before_sleep=count,
-            sleep=self._sleep,
-            reraise=True,
-        )
+            self._kafka.hold(self.partition)
 
     async def _sleep(self, seconds: float) -> None:
         """Between attempts. Closing ends the pause: what little time is left then goes into quick attempts."""
@@ -494,10 +400,3 @@ class PartitionWriter:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closing.wait()
-
-
-def _all_of(batch: Batch) -> Written:
-    """What a batch did whose answer was lost: which of its messages were there before is not known, so none counts as such."""
-    return Written(moved=True, rows=len(batch.row_offsets), dead_letters=len(batch.dead_letters))
-
-

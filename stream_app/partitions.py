@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from stream_app.batch import BatchBuilder
 from stream_app.metrics import PartitionGauges, WorkerMetrics
-from stream_app.partition_writer import Budget, Chunk, Log, PartitionWriter, Store
+from stream_app.partition_ports import Budget, Chunk, Log, Store
+from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
 from stream_app.windows import WindowPolicy
 
@@ -89,7 +90,7 @@ class Partitions:
         """The ends of the logs as Kafka has just told them."""
         for partition, end in ends.items():
             if partition in self._writers:
-                self._writers[partition].log_end_offset = end
+                self._writers[partition].saw_log_end(end)
 
     @property
     def held(self) -> list[Partition]:

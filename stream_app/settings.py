@@ -25,7 +25,10 @@ class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
     )
     window_rows: int = Field(5_000, ge=1, le=100_000, description="A micro-batch closes at this many records.")
     window_bytes: int = Field(
-        8 * MEBIBYTE, ge=65_536, le=256 * MEBIBYTE, description="A micro-batch closes at this much memory, 1 KiB a record beside its body."
+        8 * MEBIBYTE,
+        ge=65_536,
+        le=256 * MEBIBYTE,
+        description="A micro-batch closes at this much memory, 1 KiB a record beside its body.",
     )
     window_seconds: float = Field(
         0.2, gt=0, le=60, description="A micro-batch closes this long after its first record, also when no other comes."
@@ -39,11 +42,15 @@ class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
     flush_seconds: float = Field(
         5, gt=0, le=60, description="How long a worker that stops or loses partitions tries to write what it holds."
     )
-    postgres_connections_max: int = Field(4, ge=1, le=64, description="Connections of one worker; so many partitions write at a time.")
+    postgres_connections_max: int = Field(
+        4, ge=1, le=64, description="Connections of one worker; so many partitions write at a time."
+    )
     masking_keyset_file: Path | None = Field(
         None, description="The masking keyset, made by `faust -A stream_app keys create`; readable by its owner only."
     )
-    masking_hmac_keyset_file: Path | None = Field(None, description="The keyset of the masking method `hmac`, where a field uses it.")
+    masking_hmac_keyset_file: Path | None = Field(
+        None, description="The keyset of the masking method `hmac`, where a field uses it."
+    )
     masking_methods: str = Field(
         "", description="Masking by field where it is not the default, such as `ip=hmac,device_id=redact`."
     )

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from aiokafka.structs import ConsumerRecord
 from login_records import record
 
-from stream_app.partition_writer import Chunk, PartitionWriter
+from stream_app.partition_ports import Chunk
+from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
 
 Record = ConsumerRecord[bytes, bytes]
@@ -13,7 +14,7 @@ Record = ConsumerRecord[bytes, bytes]
 
 @dataclass
 class FakeLog:
-    """Implements :class:`stream_app.partition_writer.Log`; a test moves the fetching on by hand."""
+    """Implements :class:`stream_app.partition_ports.Log`; a test moves the fetching on by hand."""
 
     records: list[Record] = field(default_factory=list)
     log_start: int = 0
@@ -55,13 +56,13 @@ class FakeLog:
     async def committed(self, partition: Partition) -> int | None:  # noqa: ARG002 - there is one
         return self.committed_offset
 
-    async def seek(self, partition: Partition, offset: int) -> int:  # noqa: ARG002 - there is one
+    async def seek_to(self, partition: Partition, offset: int) -> int:  # noqa: ARG002 - there is one
         self._next_offset, self._sequence = offset, 0
         self._seek_number += 1
         return self._seek_number
 
-    def pause(self, partition: Partition) -> None:  # noqa: ARG002 - there is one
+    def hold(self, partition: Partition) -> None:  # noqa: ARG002 - there is one
         self.paused = True
 
-    def resume(self, partition: Partition) -> None:  # noqa: ARG002 - there is one
+    def release(self, partition: Partition) -> None:  # noqa: ARG002 - there is one
         self.paused = False

@@ -1,4 +1,4 @@
-"""Postgres as a partition writer sees it, in memory, with faults on demand; tests/integration/test_batch_writer.py proves it equal."""
+"""Postgres as a partition writer sees it, in memory, with faults on demand; test_batch_writer.py proves the two equal."""
 
 import asyncio
 from collections import deque

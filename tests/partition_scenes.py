@@ -10,7 +10,8 @@ from login_records import builder
 from memory_store import MemoryStore
 
 from stream_app.metrics import WorkerMetrics
-from stream_app.partition_writer import Budget, PartitionWriter
+from stream_app.partition_ports import Budget
+from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
 from stream_app.windows import WindowPolicy
 
@@ -34,7 +35,7 @@ class Scene:
             builder=BUILDER,
             policy=self.policy,
             budget=self.budget,
-            on_budget_freed=lambda: writer.budget_freed(),
+            on_budget_freed=lambda: writer.budget_freed(),  # noqa: PLW0108 - it is not bound yet
             metrics=self.metrics,
             monotonic=asyncio.get_running_loop().time,
             wall_clock=lambda: 2e9,
@@ -62,7 +63,8 @@ class Scene:
         while self.position != self.log.log_end:
             assert asyncio.get_running_loop().time() < deadline, "it never drained"
             if not self.log.deliver(writer, chunk):
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.5)
+                writer.saw_log_end(self.log.log_end)
             await asyncio.sleep(0)
 
     @property

@@ -1,13 +1,17 @@
 """`faust -A stream_app worker`: Faust's own command, with our start-up checks and without its banner."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from faust.cli.worker import worker as faust_worker_command
 from faust.worker import Worker
 from mode import ServiceT
+from mode import Worker as ModeWorker
 
 from pipeline.errors import FatalError
+
+if TYPE_CHECKING:  # the App's module imports this one
+    from stream_app.application import StreamApp
 
 
 class StreamWorker(Worker):
@@ -28,11 +32,11 @@ class worker(faust_worker_command):  # noqa: N801 - the class's name is the comm
         """The App, composed: a missing keyset or setting ends here, with one line."""
         service = super().as_service(loop, *args, **kwargs)
         try:
-            self.app.compose()
+            cast("StreamApp", self.app).compose()
         except FatalError as error:
             click.echo(f"Error: {error}", err=True)
             raise SystemExit(1) from error  # Faust shows a traceback for any other exception
         return service
 
-    def on_worker_created(self, worker: Worker) -> None:
+    def on_worker_created(self, worker: ModeWorker) -> None:
         """No banner: the log line worker_started says what a reader needs."""

@@ -32,7 +32,9 @@ class ConnectionPool:
         self._role = role
         self._application_name = application_name
         self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
-        self._slots: asyncio.LifoQueue[aiopg.Connection | None] = asyncio.LifoQueue()  # last in, first out: few connections while few suffice
+        self._slots: asyncio.LifoQueue[aiopg.Connection | None] = (
+            asyncio.LifoQueue()
+        )  # last in, first out: few connections while few suffice
         for _ in range(size):
             self._slots.put_nowait(None)
         self.connections_open = 0
@@ -87,5 +89,3 @@ class ConnectionPool:
     async def _close(self, connection: aiopg.Connection) -> None:
         self.connections_open -= 1
         await connection.close()
-
-

@@ -1,7 +1,7 @@
 """Faust's transport extension point: one event a partition and fetch, positions from Postgres, no acknowledgements.
 
-Read against faust-streaming 0.15.3 (``transport/consumer.py``, ``transport/drivers/aiokafka.py``, ``tables/recovery.py``) and aiokafka
-0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
+Read against faust-streaming 0.15.3 (``transport/consumer.py``, ``transport/drivers/aiokafka.py``, ``tables/recovery.py``) and
+aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 
 - ``_to_message``: the message's value is a whole chunk; per-event delivery costs about 60 us a record.
 - ``perform_seek``: Faust calls it after each assignment, and also while a rebalance is going on. The first call after an assignment
@@ -33,7 +33,7 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from pipeline.errors import RetryableError
-from stream_app.partition_writer import Chunk
+from stream_app.partition_ports import Chunk
 from stream_app.positions import Partition
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._ensure_consumer().pause(*(TopicPartition(*partition) for partition in assigned))
         await super().on_partitions_assigned(assigned, generation_id)
 
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[Any, Chunk]:
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[Any, Chunk]:  # type: ignore[override] # chunks, for WholeFetches
         fetched = await super()._fetch_records(*args, **kwargs)
         chunks = {}
         for partition, records in fetched.items():
@@ -152,7 +152,7 @@ class BatchConsumer(driver.Consumer):
             0,
             [],
             None,
-            record,
+            cast("bytes", record),  # Faust passes it through: the topic's serializer is raw
             None,
             0,
             0,
@@ -160,7 +160,7 @@ class BatchConsumer(driver.Consumer):
             generation_id=self.app.consumer_generation_id,
         )
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ARG002 - Faust's signature
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ARG002, ASYNC109 - Faust's signature
         if not self.flow_active:
             await self.wait(cast("Any", self.can_resume_flow))
         active = self._get_active_partitions()
@@ -196,9 +196,9 @@ class BatchConsumer(driver.Consumer):
         """Stop the flow, then write and commit what is in hand."""
         await super().on_partitions_revoked(revoked)
         self._assignment_is_new = False
-        await self.release()
+        await self.give_up()
 
-    async def release(self) -> None:
+    async def give_up(self) -> None:
         """Give up every partition: write what is in hand, within the bound, and commit the positions."""
         await self.app.partitions.revoke()
         await self.commit()
@@ -207,24 +207,24 @@ class BatchConsumer(driver.Consumer):
     # --- what a partition writer asks
 
     async def log_range(self, partition: Partition) -> tuple[int, int]:
-        """See :class:`stream_app.partition_writer.Log`."""
+        """See :class:`stream_app.partition_ports.Log`."""
         return cast("tuple[int, int]", await self._ask(self._thread.log_range, _kafka(partition)))
 
     async def committed(self, partition: Partition) -> int | None:
-        """See :class:`stream_app.partition_writer.Log`."""
+        """See :class:`stream_app.partition_ports.Log`."""
         return cast("int | None", await self._ask(self._thread.committed_offset, _kafka(partition)))
 
-    async def seek(self, partition: Partition, offset: int) -> int:  # type: ignore[override] # a writer's seek; Faust's own is not called
-        """See :class:`stream_app.partition_writer.Log`."""
+    async def seek_to(self, partition: Partition, offset: int) -> int:
+        """See :class:`stream_app.partition_ports.Log`."""
         return cast("int", await self._ask(self._thread.seek_numbered, _kafka(partition), offset))
 
-    def pause(self, partition: Partition) -> None:
-        """See :class:`stream_app.partition_writer.Log`. What has been fetched is still delivered, as for Faust's own full buffer."""
+    def hold(self, partition: Partition) -> None:
+        """See :class:`stream_app.partition_ports.Log`. What has been fetched is still delivered, as for Faust's own full buffer."""
         self._get_active_partitions().discard(TP(*partition))
         self._buffered_partitions.add(TP(*partition))
 
-    def resume(self, partition: Partition) -> None:
-        """See :class:`stream_app.partition_writer.Log`."""
+    def release(self, partition: Partition) -> None:
+        """See :class:`stream_app.partition_ports.Log`."""
         self._buffered_partitions.discard(TP(*partition))
         self.resume_partitions({TP(*partition)})
         self._partition_resumed.set()
@@ -239,7 +239,11 @@ class BatchConsumer(driver.Consumer):
 
     # --- committing
 
-    async def commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:  # noqa: ARG002, FBT001, FBT002 - Faust's signature
+    async def commit(
+        self,
+        topics: Any = None,  # noqa: ARG002 - Faust's signature
+        start_new_transaction: bool = True,  # noqa: ARG002, FBT001, FBT002 - Faust's signature
+    ) -> bool:
         """Commit to Kafka the positions that are in Postgres. A failure is counted: correctness does not rest on it."""
         offsets = self.app.partitions.uncommitted()
         if not offsets:

@@ -48,7 +48,9 @@ def sqs(elasticmq: ElasticMq) -> SQSClient:
 
 
 @pytest.fixture
-def pipeline(kafka: Kafka, postgres: Postgres, migrated_template: str, keys_directory: Path, tmp_path: Path) -> Iterator[RunningPipeline]:
+def pipeline(
+    kafka: Kafka, postgres: Postgres, migrated_template: str, keys_directory: Path, tmp_path: Path
+) -> Iterator[RunningPipeline]:
     """Nothing runs yet; the topic is there."""
     name = f"test-{secrets.token_hex(4)}"
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})

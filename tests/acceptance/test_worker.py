@@ -194,7 +194,8 @@ def test_a_missing_table_stops_the_partition_until_it_is_there(pipeline: Running
 
 def test_a_topic_made_anew_stops_the_partition_and_names_the_command(pipeline: RunningPipeline) -> None:
     pipeline.query(
-        "INSERT INTO stream_positions SELECT %s, %s, p, 1000, 1, 'before', now() FROM generate_series(0, 3) p", [pipeline.group, pipeline.topic]
+        "INSERT INTO stream_positions SELECT %s, %s, p, 1000, 1, 'before', now() FROM generate_series(0, 3) p",
+        [pipeline.group, pipeline.topic],
     )
     pipeline.produce(logins(range(100)))
     pipeline.start_worker()

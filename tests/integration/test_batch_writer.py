@@ -11,7 +11,7 @@ from memory_store import MemoryStore
 
 from pipeline.settings import load
 from stream_app.batch import Batch
-from stream_app.partition_writer import Store
+from stream_app.partition_ports import Store
 from stream_app.positions import Partition, Position, Written
 from stream_app.postgres.batch_writer import BatchWriter
 from stream_app.postgres.connection import WRITER
@@ -115,4 +115,3 @@ async def test_partitions_and_topics_do_not_meet(store: Store) -> None:
     _, other_partition = await store.claim(Partition("logins", 4), 2)
     _, other_topic = await store.claim(Partition("others", 3), 3)
     assert (other_partition, other_topic) == (2, 3)
-

@@ -9,7 +9,9 @@ from login_records import login
 from memory_store import MemoryStore
 from partition_scenes import PARTITION, Scene
 
-from stream_app.partition_writer import RECLAIM_SECONDS, Budget, Chunk, State
+from stream_app.claimed_writer import RECLAIM_SECONDS
+from stream_app.partition_ports import Budget, Chunk
+from stream_app.partition_writer import State
 from stream_app.positions import Position
 from stream_app.windows import RECORD_OVERHEAD_BYTES, WindowPolicy
 
@@ -72,6 +74,34 @@ def test_a_chunk_dropped_on_the_way_is_read_again() -> None:
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(30))
         assert it.count("offsets_skipped_total") == it.count("records_lost_total") == 0
+        assert it.count("claims_total") == 2
+
+    play(scene())
+
+
+def test_a_last_chunk_dropped_on_the_way_is_read_again_although_none_follows() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(30))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 15)
+            it.log.fetch(15)  # nobody gets it
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(30))
+        assert it.count("claims_total") == 2
+
+    play(scene())
+
+
+def test_a_log_that_ends_in_control_records_is_not_read_again_and_again() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        async with it.opened() as writer:
+            await it.drain(writer)
+            for _ in range(120):
+                await asyncio.sleep(1)
+                writer.saw_log_end(6)
         assert it.count("claims_total") == 2
 
     play(scene())

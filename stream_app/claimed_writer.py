@@ -1,0 +1,168 @@
+"""Writes batches under one claim: each is in Postgres once, or the claim is lost.
+
+Promise: :meth:`ClaimedWriter.write` returns when the batch is in Postgres, however long that takes, and raises
+:class:`ClaimLostError` when somebody else's claim or a position that went back make that impossible. An outcome that is not known
+is never guessed: the position in Postgres says whether the batch is in. A row that Postgres refuses is found by halving the batch
+and becomes a dead letter; no other record is touched by it.
+
+How it could break: taking a RetryableError for "nothing was written", or going on after ClaimLostError.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+
+from pipeline.errors import FatalError, RetryableError
+from stream_app.batch import Batch, BatchBuilder
+from stream_app.metrics import WorkerMetrics
+from stream_app.partition_ports import Store
+from stream_app.positions import Claim, Position, Written
+from stream_app.postgres.errors import RowRefusedError
+
+RETRY_SECONDS_MIN = 0.1
+RETRY_SECONDS_MAX = 10.0
+RECLAIM_SECONDS = 15.0
+"""A partition that was fenced or stopped, and that the consumer group still gives to us, is claimed again after this long: a fence
+by a worker that had not noticed its own end would otherwise leave the partition with nobody."""
+
+
+class ClaimLostError(Exception):
+    """The claim can't be used any more: claim again after ``seconds``."""
+
+    def __init__(self, why: str, seconds: float = RETRY_SECONDS_MIN, *, fenced: bool = False) -> None:
+        super().__init__(why)
+        self.why = why
+        self.seconds = seconds
+        self.fenced = fenced
+
+
+def retrying(what: str, log: Any, metrics: WorkerMetrics, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
+    """Try for ever while the error is retryable, with backoff and jitter; counted each time, logged once."""
+
+    def count(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        code = getattr(error.__cause__, "pgcode", None) if error is not None else None
+        metrics.retried(code)
+        if state.attempt_number == 1:
+            log.warning("retrying", what=what, problem=str(error))
+
+    return AsyncRetrying(
+        retry=retry_if_exception_type(RetryableError),
+        wait=wait_random_exponential(multiplier=RETRY_SECONDS_MIN, max=RETRY_SECONDS_MAX),
+        before_sleep=count,
+        sleep=sleep,
+        reraise=True,
+    )
+
+
+class ClaimedWriter:
+    """One claim's writes, one after the other; ``next_offset`` is the position that they have reached."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        next_offset: int,
+        *,
+        store: Store,
+        builder: BatchBuilder,
+        metrics: WorkerMetrics,
+        log: Any,
+        sleep: Callable[[float], Awaitable[None]],
+        on_written: Callable[[Batch], None],
+    ) -> None:
+        """``on_written`` is called after each part of a batch that is in."""
+        self.claim = claim
+        self.next_offset = next_offset
+        self._store = store
+        self._builder = builder
+        self._metrics = metrics
+        self._log = log
+        self._sleep = sleep
+        self._on_written = on_written
+
+    async def write(self, batch: Batch) -> None:
+        """Write a batch. Raises :class:`ClaimLostError`, and :class:`FatalError` when a person has to act."""
+        try:
+            written = await self._write_whole(batch)
+        except RowRefusedError as refused:
+            await self._write_around_refused_row(batch, refused)
+            return
+        self.next_offset = batch.next_offset
+        self._metrics.rows_written.inc(written.rows)
+        self._metrics.duplicates_skipped.inc(batch.records - written.rows - written.dead_letters)
+        if written.dead_letters:
+            for letter in batch.dead_letters:
+                self._metrics.dead_letters.labels(letter.reason).inc()
+        self._on_written(batch)
+
+    async def check(self) -> None:
+        """Ask Postgres, when nothing has been written for a while, whether it still has what was. Raises ClaimLostError if not.
+
+        A failover may have taken the last commits back: without this they would be missing until the next record comes.
+        """
+        with suppress(RetryableError):  # asked again at the next occasion; what has to be written finds out by itself
+            stored = await self._stored_offset()
+            if stored != self.next_offset:
+                raise self._position_changed(Position(stored, self.claim.epoch))
+
+    async def _write_around_refused_row(self, batch: Batch, refused: RowRefusedError) -> None:
+        match len(batch.row_offsets):
+            case 0:
+                raise FatalError(f"Postgres refuses a dead letter ({refused}); nothing is skipped until it takes it") from refused
+            case 1:
+                await self.write(self._builder.refuse_row(batch, refused.field))
+            case _:
+                self._metrics.batch_splits.inc()
+                for half in batch.split():
+                    await self.write(half)
+
+    async def _write_whole(self, batch: Batch) -> Written:
+        async for attempt in retrying("write", self._log, self._metrics, self._sleep):
+            with attempt:
+                if attempt.retry_state.attempt_number > 1 and await self._is_in(batch):
+                    return _all_of(batch)
+                written = await self._store.write(self.claim, batch)
+                if written.moved:
+                    return written
+                if await self._is_in_after_refusal(batch):
+                    return _all_of(batch)
+                raise RetryableError("the position is free again")  # what refused the write was undone meanwhile
+        raise AssertionError("unreachable: retrying ends by returning or raising")
+
+    async def _is_in(self, batch: Batch) -> bool:
+        """Ask Postgres whether the batch is in; False: it can still be written."""
+        stored = await self._stored_offset()
+        if stored in (batch.first_offset, batch.next_offset):
+            return stored == batch.next_offset
+        raise self._position_changed(Position(stored, self.claim.epoch))
+
+    async def _is_in_after_refusal(self, batch: Batch) -> bool:
+        """The same for a write that the fence refused: that another claim did it is counted."""
+        try:
+            return await self._is_in(batch)
+        except ClaimLostError as lost:
+            if lost.fenced:
+                self._metrics.writes_fenced.inc()
+                self._log.warning("write_fenced", epoch=self.claim.epoch, dropped_records=batch.records)
+            raise
+
+    async def _stored_offset(self) -> int:
+        """The stored position, if the claim is still the last one. Raises :class:`ClaimLostError`."""
+        stored = await self._store.position(self.claim.partition)
+        if stored is not None and stored.epoch > self.claim.epoch:
+            raise ClaimLostError("another worker has claimed the partition", RECLAIM_SECONDS, fenced=True)
+        if stored is None or stored.epoch < self.claim.epoch:
+            raise self._position_changed(stored)
+        return stored.next_offset
+
+    def _position_changed(self, found: Position | None) -> ClaimLostError:
+        """Set back by a failover to a standby that missed the last commits, or by hand: read from there again."""
+        self._log.warning("position_changed", expected=self.next_offset, epoch=self.claim.epoch, found=found)
+        return ClaimLostError("the position in Postgres was changed")
+
+
+def _all_of(batch: Batch) -> Written:
+    """What a batch did whose answer was lost: which of its messages were there before is not known, so none counts as such."""
+    return Written(moved=True, rows=len(batch.row_offsets), dead_letters=len(batch.dead_letters))

@@ -1,0 +1,63 @@
+"""What a partition's writer asks of Kafka and of Postgres, and the chunks that it is given."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from stream_app.batch import Batch
+from stream_app.dead_letters import KafkaRecord
+from stream_app.positions import Claim, Partition, Position, Written
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The records of one fetch of one partition: the ``sequence``-th chunk (from 0) since the ``seek_number``-th seek."""
+
+    records: Sequence[KafkaRecord]
+    seek_number: int
+    sequence: int
+
+
+class Log(Protocol):
+    """A partition's log in Kafka and its fetching. What is awaited may raise :class:`pipeline.errors.RetryableError`."""
+
+    async def log_range(self, partition: Partition) -> tuple[int, int]:
+        """The first offset that the log still has, and its end (the offset of the next record to come)."""
+
+    async def committed(self, partition: Partition) -> int | None:
+        """The consumer group's committed offset, if it has one."""
+
+    async def seek_to(self, partition: Partition, offset: int) -> int:
+        """Fetch from ``offset`` on; the number that chunks fetched from there carry as ``seek_number``."""
+
+    def hold(self, partition: Partition) -> None:
+        """Fetch no more until :meth:`release`; what was fetched is still delivered."""
+
+    def release(self, partition: Partition) -> None:
+        """Fetch again."""
+
+
+class Store(Protocol):
+    """Positions, rows and dead letters in Postgres. Each call may raise what ``postgres/pool.py`` says of its statements."""
+
+    async def position(self, partition: Partition) -> Position | None:
+        """Where the partition stands; None if it was never claimed."""
+
+    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]:
+        """Become the partition's owner; the claim and the position, which is ``start`` for a new partition."""
+
+    async def write(self, claim: Claim, batch: Batch) -> Written:
+        """Write a batch under a claim; ``moved`` False: refused by the fence, nothing was written."""
+
+
+class Budget:
+    """Memory that all partitions of a worker share for records that wait to be written."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes_used = 0
+
+    @property
+    def exceeded(self) -> bool:
+        """Whether fetching must wait."""
+        return self.bytes_used >= self.bytes_max
