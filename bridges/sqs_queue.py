@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -21,7 +21,6 @@ from botocore.exceptions import (
     ClientError,
     CredentialRetrievalError,
     NoCredentialsError,
-    NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
 )
@@ -32,6 +31,8 @@ from pipeline.errors import FatalError, RetryableError, SettingsError
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
+
+ResultT = TypeVar("ResultT")
 
 _CONNECT_SECONDS = 4
 _ANSWER_SECONDS = 6  # beyond the wait that we asked for
@@ -143,7 +144,7 @@ class SqsQueue:
 
     def attributes(self) -> QueueAttributes:
         """The queue's attributes."""
-        answer = self._request(
+        return self._request(
             "GetQueueAttributes",
             lambda: self._answering.get_queue_attributes(
                 QueueUrl=self.url,
@@ -154,19 +155,12 @@ class SqsQueue:
                     "RedrivePolicy",
                 ],
             ),
-        )["Attributes"]
-        redrive_policy = json.loads(answer["RedrivePolicy"]) if answer.get("RedrivePolicy") else {}
-        receives_max = redrive_policy.get("maxReceiveCount")  # a number from AWS, a text from others
-        return QueueAttributes(
-            visibility_seconds=int(answer["VisibilityTimeout"]),
-            visible_messages=int(answer.get("ApproximateNumberOfMessages", 0)),
-            hidden_messages=int(answer.get("ApproximateNumberOfMessagesNotVisible", 0)),
-            receives_max=None if receives_max is None else int(receives_max),
+            _attributes,
         )
 
     def receive(self, visibility_seconds: int) -> list[Message]:
         """Up to ten messages, hidden from others for ``visibility_seconds``; waits for the first one, but not for ever."""
-        answer = self._request(
+        return self._request(
             "ReceiveMessage",
             lambda: self._receiving.receive_message(
                 QueueUrl=self.url,
@@ -176,23 +170,23 @@ class SqsQueue:
                 MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "AWSTraceHeader"],
                 MessageAttributeNames=["traceparent"],
             ),
+            lambda answer: [self._message(message) for message in answer.get("Messages", ())],
         )
-        return [self._message(message) for message in answer.get("Messages", ())]
 
     def delete(self, messages: Sequence[Message]) -> list[Answer]:
         """Delete up to ten; one answer a message, in their order."""
-        answer = self._request(
+        return self._request(
             "DeleteMessageBatch",
             lambda: self._answering.delete_message_batch(
                 QueueUrl=self.url,
                 Entries=[{"Id": str(index), "ReceiptHandle": message.receipt_handle} for index, message in enumerate(messages)],
             ),
+            lambda answer: _answers(answer, len(messages)),
         )
-        return _answers(answer, len(messages))
 
     def change_visibility(self, messages: Sequence[Message], visibility_seconds: int) -> list[Answer]:
         """Hide up to ten for ``visibility_seconds`` from now; 0: visible at once. One answer a message, in their order."""
-        answer = self._request(
+        return self._request(
             "ChangeMessageVisibilityBatch",
             lambda: self._answering.change_message_visibility_batch(
                 QueueUrl=self.url,
@@ -201,8 +195,8 @@ class SqsQueue:
                     for index, message in enumerate(messages)
                 ],
             ),
+            lambda answer: _answers(answer, len(messages)),
         )
-        return _answers(answer, len(messages))
 
     def _message(self, message: Mapping[str, Any]) -> Message:
         system = message.get("Attributes", {})
@@ -219,16 +213,18 @@ class SqsQueue:
             traceparent=trace_context(traceparent, xray_header) if traceparent or xray_header else None,
         )
 
-    def _request(self, operation: str, request: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    def _request(
+        self, operation: str, request: Callable[[], Mapping[str, Any]], understand: Callable[[Mapping[str, Any]], ResultT]
+    ) -> ResultT:
         began = time.perf_counter()
         try:
-            answer = request()
-        except Exception as error:  # botocore lets a broken answer's parsing errors through as they are
-            translated, result = _translate(operation, error)
-            self._observe(operation, result, time.perf_counter() - began)
+            result = understand(request())
+        except Exception as error:  # an answer that is no SQS answer raises anything, in botocore or in understand()
+            translated, kind = _translate(operation, error)
+            self._observe(operation, kind, time.perf_counter() - began)
             raise translated from error
         self._observe(operation, "ok", time.perf_counter() - began)
-        return answer
+        return result
 
 
 def region_of(url: str) -> str | None:
@@ -254,9 +250,10 @@ def _client(region: str | None, read_seconds: int, connections: int) -> "SQSClie
         parameter_validation=False,  # our parameters have one form each; checking it costs a tenth of a request
     )
     try:
-        return boto3.client("sqs", region_name=region, config=config)
-    except NoRegionError as error:
-        raise SettingsError("AWS_DEFAULT_REGION: missing, and SQS_QUEUE_URL names no region; set it") from error
+        session = boto3.session.Session()
+        if not (region or session.region_name):
+            raise SettingsError("AWS_DEFAULT_REGION: missing, and SQS_QUEUE_URL names no region; set it")
+        return session.client("sqs", region_name=region, config=config)
     except ProfileNotFound as error:
         raise SettingsError("AWS_PROFILE: no such profile in the AWS configuration; set it to one that is there") from error
     except (BotoCoreError, ValueError) as error:
@@ -288,6 +285,18 @@ def _translate(operation: str, error: Exception) -> tuple[QueueRetryableError | 
         throttled = code in _THROTTLED or status == 429  # noqa: PLR2004 - HTTP's "too many requests"
         return QueueRetryableError(operation, code), "throttled" if throttled else "failed"
     return QueueRefusedError(operation, code, remedy), "refused"
+
+
+def _attributes(answer: Mapping[str, Any]) -> QueueAttributes:
+    attributes = answer["Attributes"]
+    redrive_policy = json.loads(attributes["RedrivePolicy"]) if attributes.get("RedrivePolicy") else {}
+    receives_max = redrive_policy.get("maxReceiveCount")  # a number from AWS, a text from others
+    return QueueAttributes(
+        visibility_seconds=int(attributes["VisibilityTimeout"]),
+        visible_messages=int(attributes.get("ApproximateNumberOfMessages", 0)),
+        hidden_messages=int(attributes.get("ApproximateNumberOfMessagesNotVisible", 0)),
+        receives_max=None if receives_max is None else int(receives_max),
+    )
 
 
 def _answers(answer: Mapping[str, Any], count: int) -> list[Answer]:

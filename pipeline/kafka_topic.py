@@ -17,7 +17,14 @@ def ensure_topic(settings: KafkaSettings) -> bool:
     An existing topic is left as it is. Raises :class:`RetryableError` when Kafka can't be reached and :class:`FatalError` when
     it refuses.
     """
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0, "log.connection.close": False})
+    admin = AdminClient(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "log_level": 0,
+            "log.connection.close": False,
+            "reconnect.backoff.max.ms": 1_000,
+        }
+    )
     try:
         topics = admin.list_topics(timeout=_REQUEST_SECONDS).topics
         if settings.kafka_topic in topics and topics[settings.kafka_topic].error is None:

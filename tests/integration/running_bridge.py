@@ -180,8 +180,9 @@ class RunningBridge:
 
     def wait_for_event(self, name: str, seconds: float = WAIT_SECONDS) -> dict[str, Any]:
         def seen() -> list[dict[str, Any]]:
-            self.child.check()
-            return self.events(name)
+            if not (events := self.events(name)):
+                self.child.check()
+            return events
 
         return wait_for(seen, f"the event {name}; log: {self.log_file.read_text()[-2_000:]}", seconds)[-1]
 
