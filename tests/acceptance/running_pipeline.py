@@ -128,7 +128,7 @@ class RunningPipeline:
         with closing(psycopg2.connect(self.dsn)) as connection:
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(statement, parameters)
+                cursor.execute(statement, parameters or None)
                 return cursor.fetchall() if cursor.description else []
 
     def count(self, table: str) -> int:
