@@ -43,6 +43,15 @@ def _name(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, PipelineError) else type(error).__name__
 
 
+class _FirstStartNoise(logging.Filter):
+    """Drops what aiokafka calls errors while a new Kafka makes its groups' own topic; what lasts shows in /readyz."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        text = str(record.msg)
+        return not (text.startswith("Marking the coordinator dead") or "GroupCoordinatorNotAvailableError" in record.getMessage())
+
+
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -75,7 +84,15 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "event"}},
+        "filters": {"first start noise": {"()": _FirstStartNoise}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "event",
+                "filters": ["first start noise"],
+            }
+        },
         "root": {"level": level, "handlers": ["stderr"]},
         "loggers": {name: {"level": quiet_level} for name in _QUIET_LOGGERS},
     }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from pipeline.errors import PoisonError
-from stream_app.dead_letters import Reason
+from stream_app.reasons import Reason
 
 AppVersionEncoding = Literal["ordered", "joined"]
 

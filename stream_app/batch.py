@@ -14,11 +14,12 @@ from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
 from pipeline.errors import PoisonError
 from stream_app.app_version import AppVersionEncoding
 from stream_app.cleaning import Cleaned, cleaner_of
-from stream_app.dead_letters import DeadLetter, KafkaRecord, Reason, Sealer
+from stream_app.dead_letters import DeadLetter, KafkaRecord, Sealer
 from stream_app.decoding import decode_batch
 from stream_app.login_record import FIELD_BY_COLUMN, FIELDS, Field
 from stream_app.masking.masker import NULL_TEXT, Masker
 from stream_app.message_headers import read_headers
+from stream_app.reasons import Reason
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
 

@@ -15,9 +15,9 @@ from typing import cast
 from pipeline.errors import PoisonError
 from stream_app import ip_address
 from stream_app.app_version import AppVersionEncoding, AppVersionTexts
-from stream_app.dead_letters import Reason
 from stream_app.login_record import Content, Field
 from stream_app.masking.masker import NULL_TEXT
+from stream_app.reasons import Reason
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 

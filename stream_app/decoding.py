@@ -13,8 +13,8 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from pipeline.errors import PoisonError
-from stream_app.dead_letters import Reason
 from stream_app.login_record import FIELDS, LoginRecord
+from stream_app.reasons import Reason
 
 
 @dataclass(slots=True)

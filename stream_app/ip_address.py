@@ -9,7 +9,7 @@ IPv4 address, or one phone would have two tokens.
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from pipeline.errors import PoisonError
-from stream_app.dead_letters import Reason
+from stream_app.reasons import Reason
 
 IPV4_BYTES = 4
 IPV6_BYTES = 16

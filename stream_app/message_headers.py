@@ -11,7 +11,8 @@ from uuid import UUID, uuid5
 
 from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
 from pipeline.errors import PoisonError
-from stream_app.dead_letters import KafkaRecord, Reason
+from stream_app.dead_letters import KafkaRecord
+from stream_app.reasons import Reason
 
 FALLBACK_NAMESPACE = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
 """The namespace of message ids made from ``topic/partition/offset``. Never changes: a record read again must get its id again."""

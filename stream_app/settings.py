@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings import KafkaSettings, LogSettings, Port
+from pipeline.settings import KafkaSettings, LogSettings
 from stream_app.app_version import AppVersionEncoding
 from stream_app.postgres.settings import PostgresSettings
 
@@ -62,8 +62,11 @@ class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
     )
     create_date_time_zone: str = Field("UTC", description="The time zone whose date of sent at is create_date.")
     web_bind: str = Field("127.0.0.1", min_length=1, description="Address of /metrics, /livez and /readyz.")
-    web_port: Port = Field(
-        6_066, description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it."
+    web_port: int = Field(
+        6_066,
+        ge=1,  # Faust takes no 0
+        le=65_535,
+        description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it.",
     )
 
     @field_validator("create_date_time_zone")

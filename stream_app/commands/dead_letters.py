@@ -4,10 +4,10 @@ import click
 
 from pipeline.settings import load
 from stream_app.commands.command import Group, cli, named, show_json, show_table, wants_json
-from stream_app.dead_letters import Reason
 from stream_app.postgres.connection import OPERATOR, connect
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
+from stream_app.reasons import Reason
 
 COUNT_TITLES = ("reason", "dead_letters")
 LETTER_TITLES = ("failed_at", "reason", "field", "topic", "partition", "record_offset", "message_id", "sent_at", "resolution")

@@ -6,7 +6,7 @@ import time
 import pytest
 from login_records import ABSENT, LOGIN, build, login, opener
 
-from stream_app.dead_letters import Reason
+from stream_app.reasons import Reason
 
 DEEP = 100_000
 DIGITS = b"9" * 100_000

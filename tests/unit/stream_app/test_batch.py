@@ -5,8 +5,8 @@ from aiokafka.structs import ConsumerRecord
 from login_records import ABSENT, LOGIN, SENT_AT_MS, build, builder, headers, login, masker, opener, record, records
 
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
-from stream_app.dead_letters import Reason
 from stream_app.ip_address import pack
+from stream_app.reasons import Reason
 
 POISON = {1: b"x", 4: login(ip="x"), 5: b"", 8: login(locale=1)}
 EXTRA = {0, 3, 9}

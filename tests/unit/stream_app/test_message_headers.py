@@ -3,8 +3,8 @@ from uuid import UUID
 import pytest
 from login_records import MESSAGE_ID, SENT_AT_MS, build, builder, headers, login, record
 
-from stream_app.dead_letters import Reason
 from stream_app.message_headers import fallback_message_id, read_headers
+from stream_app.reasons import Reason
 
 FALLBACK_OF_OFFSET_7 = "cd69175f-dc41-56bb-a6c0-0e5602a476b0"
 """UUIDv5 of logins/3/7. A change of this value would give records that are read again a second row."""

@@ -5,8 +5,8 @@ import pytest
 from psycopg2 import errors as sqlstate
 
 from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
-from stream_app.dead_letters import Reason
 from stream_app.postgres.errors import ROW_REFUSED, RowRefusedError, translate
+from stream_app.reasons import Reason
 
 VALUE = "203.0.113.7"
 
