@@ -1,0 +1,90 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from pipeline.errors import FatalError, RetryableError
+from pipeline.settings import load
+from stream_app.postgres.connection import WRITER
+from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.pool import ConnectionPool
+from stream_app.postgres.settings import PostgresSettings
+
+PID = "SELECT pg_backend_pid()"
+
+
+@pytest.fixture
+async def pool(migrated_database: str) -> AsyncIterator[ConnectionPool]:
+    settings = load(PostgresSettings, postgres_dsn=migrated_database, postgres_statement_timeout_seconds=0.3)
+    pool = ConnectionPool(settings, role=WRITER, application_name="test", size=2)
+    yield pool
+    await pool.close()
+    assert pool.connections_open == 0
+
+
+async def test_statements_one_after_the_other_share_a_connection(pool: ConnectionPool) -> None:
+    assert await pool.fetch_one(PID, {}) == await pool.fetch_one(PID, {})
+    assert pool.connections_open == 1
+
+
+async def test_no_more_connections_than_its_size(pool: ConnectionPool) -> None:
+    pids = await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.05)", {}) for _ in range(6)))
+    assert len({row[0] for row in pids if row}) == pool.connections_open == 2
+
+
+async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:
+    assert await pool.fetch_one("SELECT current_user", {}) == (WRITER,)
+
+
+async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is_no_cancellation(pool: ConnectionPool) -> None:
+    with pytest.raises(RetryableError):
+        await pool.fetch_one("SELECT pg_sleep(5)", {})
+    assert await pool.fetch_one("SELECT 1", {}) == (1,)
+
+
+async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: ConnectionPool) -> None:
+    for _ in range(5):
+        task = asyncio.create_task(pool.fetch_one("SELECT pg_sleep(0.2)", {}))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert await pool.fetch_one("SELECT 1", {}) == (1,)
+    assert pool.connections_open == 1
+
+
+async def test_a_task_cancelled_while_it_waits_for_a_place_takes_none_with_it(pool: ConnectionPool) -> None:
+    busy = [asyncio.create_task(pool.fetch_one("SELECT pg_sleep(0.2)", {})) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    waiting = [asyncio.create_task(pool.fetch_one("SELECT 1", {})) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await asyncio.gather(*busy)
+    pids = await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.1)", {}) for _ in range(2)))
+    assert len({row[0] for row in pids if row}) == 2, "a place is lost: two statements did not run side by side"
+
+
+async def test_a_broken_connection_is_made_anew(pool: ConnectionPool, migrated_database: str) -> None:
+    row = await pool.fetch_one(PID, {})
+    with closing(psycopg2.connect(migrated_database)) as other, other.cursor() as cursor:
+        other.autocommit = True
+        cursor.execute("SELECT pg_terminate_backend(%s)", row)
+    with pytest.raises(RetryableError):
+        await pool.fetch_one(PID, {})
+    assert await pool.fetch_one(PID, {}) not in (None, row)
+    assert pool.connections_open == 1
+
+
+async def test_a_refused_statement_does_not_cost_the_connection(pool: ConnectionPool) -> None:
+    before = await pool.fetch_one(PID, {})
+    with pytest.raises(FatalError):
+        await pool.fetch_one("SELECT * FROM nowhere", {})
+    with pytest.raises(RowRefusedError):
+        await pool.fetch_one("SELECT %(text)s::integer", {"text": "x"})
+    with pytest.raises(RowRefusedError):
+        await pool.fetch_one("SELECT %(text)s", {"text": "a\0b"})
+    assert await pool.fetch_one(PID, {}) == before
