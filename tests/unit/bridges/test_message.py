@@ -1,0 +1,47 @@
+import pytest
+
+from bridges.message import Message, body_bytes, record_headers, record_key, trace_context
+
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+XRAY = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "xray", "expected"),
+    [
+        (TRACEPARENT, None, TRACEPARENT),
+        (TRACEPARENT, XRAY, TRACEPARENT),
+        ("user@example.org", None, None),
+        (TRACEPARENT + "\n", None, None),
+        (None, XRAY, "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01"),
+        (None, "Root=1-5759e988-bd862e3fe1be46a994272793", None),
+        (None, "nonsense", None),
+        (None, None, None),
+    ],
+)
+def test_only_a_well_formed_trace_is_passed_on(traceparent: str | None, xray: str | None, expected: str | None) -> None:
+    assert trace_context(traceparent, xray) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"), [("café ✓", "café ✓".encode()), ("a\x00b", b"a\x00b"), ("\ud800", b"\xed\xa0\x80"), ("", b"")]
+)
+def test_any_body_has_bytes(body: str, expected: bytes) -> None:
+    assert body_bytes(body) == expected
+
+
+def test_headers_hold_what_the_message_has() -> None:
+    message = Message("id", "handle", b"{}", sent_at="1795466802698", traceparent=TRACEPARENT)
+    assert dict(record_headers(message, b"logins")) == {
+        "message-id": b"id",
+        "source": b"logins",
+        "sent-at": b"1795466802698",
+        "traceparent": TRACEPARENT.encode(),
+    }
+    assert dict(record_headers(Message("id", "handle", b"{}"), b"logins")) == {"message-id": b"id", "source": b"logins"}
+
+
+def test_the_group_is_the_key_where_there_is_one() -> None:
+    assert record_key(Message("id", "handle", b'{"user_id": "u"}', group_id="g")) == b"g"
+    assert record_key(Message("id", "handle", b'{"user_id": "u"}')) == b"u"
+    assert record_key(Message("id", "handle", b"\xed\xa0\x80")) == b"id"
