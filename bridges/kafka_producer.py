@@ -100,13 +100,13 @@ class KafkaProducer:
 
     def poll(self, seconds: float) -> None:
         """Wait for outcomes and serve them. Call it again and again, from one thread."""
-        self._producer.poll(seconds)
+        self._serve(self._producer, seconds)
         if self._alone is not None:
-            self._alone.poll(0)
+            self._serve(self._alone, 0)
         if self._broken:
             self._replace()
         for producer in self._retired:
-            producer.poll(0)
+            self._serve(producer, 0)
         self._retired = [producer for producer in self._retired if len(producer)]
 
     def is_reachable(self, seconds: float) -> bool:
@@ -124,6 +124,12 @@ class KafkaProducer:
 
     def _producers(self) -> list[Producer]:
         return [self._producer, *([self._alone] if self._alone is not None else []), *self._retired]
+
+    def _serve(self, producer: Producer, seconds: float) -> None:
+        try:
+            producer.poll(seconds)
+        except KafkaException as error:  # confluent-kafka raises a fatal error from here, whichever call met it
+            self._broken = self._broken or (producer not in self._retired and error.args[0].fatal())
 
     def _start(self, changes: dict[str, Any]) -> Producer:
         return Producer({**self._configuration, **changes, "error_cb": self._on_error})
