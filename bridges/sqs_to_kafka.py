@@ -42,6 +42,12 @@ _POLL_SECONDS = 0.1
 _WAIT_SECONDS = 1.0
 
 
+def produce_backoff_seconds(attempts: int) -> float:
+    """How long to wait before a record is produced again that failed ``attempts`` times before; half of it is chance."""
+    doublings = min(attempts, 10)  # a long outage counts to thousands, and 2 to that power is no float
+    return min(BACKOFF_SECONDS * 2**doublings, PRODUCE_BACKOFF_SECONDS_MAX) * uniform(0.5, 1)  # noqa: S311 - no secret
+
+
 class SqsToKafka:
     """The forwarding; :class:`bridges.bridge.Bridge` starts and stops it."""
 
@@ -198,10 +204,9 @@ class SqsToKafka:
         elif not self.letting_go.is_set():
             self._metrics.produce_failures.inc()
             self.kafka.failed(code)
-            delay = min(BACKOFF_SECONDS * 2**message.attempts, PRODUCE_BACKOFF_SECONDS_MAX) * uniform(0.5, 1)  # noqa: S311 - jitter
-            message.attempts += 1
             with self.held:
-                heapq.heappush(self._repeats, (now + delay, next(self._tie), message))
+                heapq.heappush(self._repeats, (now + produce_backoff_seconds(message.attempts), next(self._tie), message))
+            message.attempts += 1
 
     def _refused(self, message: Message, code: str) -> None:
         """Leave it in SQS, which moves it to the dead-letter queue when it has been given out often enough.
