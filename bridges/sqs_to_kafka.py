@@ -44,8 +44,8 @@ _WAIT_SECONDS = 1.0
 
 def produce_backoff_seconds(attempts: int) -> float:
     """How long to wait before a record is produced again that failed ``attempts`` times before; half of it is chance."""
-    doublings = min(attempts, 10)  # a long outage counts to thousands, and 2 to that power is no float
-    return min(BACKOFF_SECONDS * 2**doublings, PRODUCE_BACKOFF_SECONDS_MAX) * uniform(0.5, 1)  # noqa: S311 - no secret
+    factor = 2.0 ** min(attempts, 10)  # a long outage counts to thousands, and 2 to that power is no float
+    return min(BACKOFF_SECONDS * factor, PRODUCE_BACKOFF_SECONDS_MAX) * uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 class SqsToKafka:
