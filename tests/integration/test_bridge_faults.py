@@ -41,22 +41,26 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
 ) -> None:
     """Visibility (3 s) runs out twice while Kafka is away: what is held must be extended, or it would come twice."""
     queue, topic = Queue(elasticmq.endpoint_url, visibility_seconds=3), Topic(kafka.bootstrap_servers)
-    with RunningBridge(tmp_path, queue, topic, BRIDGE_IN_FLIGHT_MESSAGES_MAX="100") as bridge:
+    with RunningBridge(tmp_path, queue, topic) as bridge:
         early = queue.send(logins(50))
         wait_for(queue.is_empty, "forwarding works")
         kafka.stop()
         try:
-            late = queue.send(logins(500))
+            late = queue.send(logins(200))
             bridge.wait_for_event("kafka_failing")
-            wait_for(lambda: sum(queue.counts()) == 500, "nothing may be deleted")
-            wait_for(lambda: bridge.metric("bridge_visibility_extensions_total", result="ok") >= 40, "what is held is extended")
-            assert bridge.metric("bridge_in_flight_messages") <= 100
+            extended = wait_for(
+                lambda: bridge.metric("bridge_visibility_extensions_total", result="ok"), "what is held is extended"
+            )
+            before = bridge.metric("bridge_messages_received_total")
+            later = queue.send(logins(300))
+            wait_for(lambda: bridge.metric("bridge_visibility_extensions_total", result="ok") >= extended * 2, "and again")
             received = bridge.metric("bridge_messages_received_total")
+            assert received <= before + 4 * 10, "while Kafka is away no more is received than open requests bring"
+            assert queue.counts() == (550 - received, received - 50), "nothing is deleted, what is held is hidden"
+            assert bridge.metric("bridge_messages_deleted_total", result="ok") == 50
             assert bridge.health("/readyz")[0] == 503
             assert bridge.health("/readyz")[1]["kafka"]["ok"] is False
             assert bridge.health("/livez")[0] == 200
-            assert queue.counts() == (500 - (received - 50), received - 50), "no more is received while Kafka is away"
-            assert bridge.metric("bridge_messages_deleted_total", result="ok") == 50
         finally:
             kafka.start()
         wait_for(queue.is_empty, "the rest is forwarded", 40)
@@ -65,7 +69,7 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
         assert bridge.metric("bridge_messages_redelivered_total") == 0
         assert bridge.health("/readyz")[0] == 200
         bridge.stop()
-    assert {record.message_id for record in topic.records()} == {*early, *late}
+    assert {record.message_id for record in topic.records()} == {*early, *late, *later}
     assert len(bridge.events()) < 15, "an outage is a few lines"
 
 
@@ -222,6 +226,24 @@ def test_an_expired_receipt_is_counted_and_the_message_comes_again(
         assert bridge.metric("bridge_receipts_expired_total") >= 5
         bridge.stop()
     assert {record.message_id for record in topic.records()} == set(ids)
+
+
+def test_no_more_is_received_than_may_be_in_flight(queue: Queue, topic: Topic, proxy: SqsProxy, tmp_path: Path) -> None:
+    working = Event()
+
+    def deletes_fail(operation: str, _: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        return error(503, "ServiceUnavailable") if operation == "DeleteMessageBatch" and not working.is_set() else None
+
+    proxy.rules.append(deletes_fail)
+    queue.send(logins(100))
+    with RunningBridge(tmp_path, queue, topic, endpoint_url=proxy.endpoint_url, BRIDGE_IN_FLIGHT_MESSAGES_MAX="30") as bridge:
+        wait_for(lambda: bridge.metric("bridge_in_flight_messages") == 30, "as many as allowed")
+        wait_for(lambda: bridge.metric("bridge_backoffs_total", dependency="sqs") >= 6, "deletes fail")
+        assert bridge.metric("bridge_messages_received_total") == 30
+        assert queue.counts() == (70, 30)
+        working.set()
+        wait_for(queue.is_empty, "the rest")
+    assert len(topic.records()) == 100
 
 
 def test_an_idle_bridge_keeps_one_request_open_and_a_busy_one_many(
