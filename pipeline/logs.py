@@ -43,13 +43,17 @@ def _name(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, PipelineError) else type(error).__name__
 
 
-class _FirstStartNoise(logging.Filter):
-    """Drops what aiokafka calls errors while a new Kafka makes its groups' own topic; what lasts shows in /readyz."""
+# What aiokafka warns of in the ordinary course of a first start and of each rebalance.
+_ORDINARY = ("Marking the coordinator dead", "Heartbeat failed for group %s because it is rebalancing")
+
+
+class _OrdinaryWarnings(logging.Filter):
+    """Drops what aiokafka warns of at a group's first start and at each rebalance. What lasts shows in /readyz."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
         text = str(record.msg)
-        return not (text.startswith("Marking the coordinator dead") or "GroupCoordinatorNotAvailableError" in record.getMessage())
+        return not text.startswith(_ORDINARY) and "GroupCoordinatorNotAvailableError" not in record.getMessage()
 
 
 _SHARED: tuple[Processor, ...] = (
@@ -84,13 +88,13 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 ],
             }
         },
-        "filters": {"first start noise": {"()": _FirstStartNoise}},
+        "filters": {"ordinary warnings": {"()": _OrdinaryWarnings}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "event",
-                "filters": ["first start noise"],
+                "filters": ["ordinary warnings"],
             }
         },
         "root": {"level": level, "handlers": ["stderr"]},

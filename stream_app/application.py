@@ -100,7 +100,7 @@ class StreamApp(faust.App):
     def compose(self) -> None:
         """Make what the worker needs beyond the settings. Raises :class:`FatalError`; opens no connection."""
         settings = self.settings
-        logs.configure_structlog()
+        logs.configure(settings)
         if settings.postgres_dsn is None:
             raise SettingsError("POSTGRES_DSN: not set; the worker writes there")
         self.metrics = WorkerMetrics()

@@ -24,9 +24,6 @@ class Log(Protocol):
     async def log_range(self, partition: Partition) -> tuple[int, int]:
         """The first offset that the log still has, and its end (the offset of the next record to come)."""
 
-    async def committed(self, partition: Partition) -> int | None:
-        """The consumer group's committed offset, if it has one."""
-
     async def seek_to(self, partition: Partition, offset: int) -> int:
         """Fetch from ``offset`` on; the number that chunks fetched from there carry as ``seek_number``."""
 

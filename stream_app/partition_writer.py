@@ -228,10 +228,12 @@ class PartitionWriter:
             with attempt:
                 if self._closing.is_set():
                     return None
+                # A partition without a stored position begins where its log does, whatever offset the group has committed: the
+                # position may have been lost with the last rows, in a failover or a restore, and rows that are there stay single.
                 stored = await self._store.position(self.partition)
-                log_start, log_end = await self._kafka.log_range(self.partition)
-                start = log_start if stored is not None else await self._first_position(log_start, log_end)
+                start = 0 if stored is not None else (await self._kafka.log_range(self.partition))[0]
                 claim, position = await self._store.claim(self.partition, start)
+                log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
                 await self._start_receiving(position, log_start, log_end)
                 self._metrics.claims.inc()
                 self._log.info("partition_claimed", epoch=claim.epoch, next_offset=position, log_end_offset=log_end)
@@ -264,10 +266,6 @@ class PartitionWriter:
         if records:
             self._metrics.records_lost.inc(records)
             self._log.error("records_lost_by_retention", records=records, from_offset=from_offset, to_offset=from_offset + records)
-
-    async def _first_position(self, log_start: int, log_end: int) -> int:
-        committed = await self._kafka.committed(self.partition)
-        return log_start if committed is None else min(max(committed, log_start), log_end)
 
     async def _start_receiving(self, position: int, log_start: int, log_end: int) -> None:
         if position > log_end:

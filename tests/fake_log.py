@@ -18,7 +18,6 @@ class FakeLog:
 
     records: list[Record] = field(default_factory=list)
     log_start: int = 0
-    committed_offset: int | None = None
     paused: bool = True
     _next_offset: int | None = None
     _seek_number: int = 0
@@ -52,9 +51,6 @@ class FakeLog:
 
     async def log_range(self, partition: Partition) -> tuple[int, int]:  # noqa: ARG002 - there is one
         return self.log_start, self.log_end
-
-    async def committed(self, partition: Partition) -> int | None:  # noqa: ARG002 - there is one
-        return self.committed_offset
 
     async def seek_to(self, partition: Partition, offset: int) -> int:  # noqa: ARG002 - there is one
         self._next_offset, self._sequence = offset, 0

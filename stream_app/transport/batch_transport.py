@@ -113,10 +113,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         """The ends of these partitions' logs."""
         return cast("Mapping[TopicPartition, int]", await self._log_reader.end_offsets(list(partitions)))
 
-    async def committed_offset(self, partition: TopicPartition) -> int | None:
-        """The group's committed offset."""
-        return cast("int | None", await self._ensure_consumer().committed(partition))
-
     async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets of partitions that are still assigned."""
         consumer = self._ensure_consumer()
@@ -209,10 +205,6 @@ class BatchConsumer(driver.Consumer):
     async def log_range(self, partition: Partition) -> tuple[int, int]:
         """See :class:`stream_app.partition_ports.Log`."""
         return cast("tuple[int, int]", await self._ask(self._thread.log_range, _kafka(partition)))
-
-    async def committed(self, partition: Partition) -> int | None:
-        """See :class:`stream_app.partition_ports.Log`."""
-        return cast("int | None", await self._ask(self._thread.committed_offset, _kafka(partition)))
 
     async def seek_to(self, partition: Partition, offset: int) -> int:
         """See :class:`stream_app.partition_ports.Log`."""

@@ -73,7 +73,7 @@ CREATE TABLE reveal_audit (
 );
 
 COMMENT ON COLUMN reveal_audit.who IS 'the login user, as the server knows it';
-COMMENT ON COLUMN reveal_audit.tokens IS 'how many values were opened';
+COMMENT ON COLUMN reveal_audit.tokens IS 'how many tokens were asked for';
 
 CREATE FUNCTION reveal_audit_refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

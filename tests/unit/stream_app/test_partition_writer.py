@@ -42,7 +42,6 @@ def test_reading_starts_at_the_stored_position() -> None:
     async def scene() -> None:
         it = Scene()
         it.log.append(*logins(10))
-        it.log.committed_offset = 2
         it.store.positions[PARTITION] = Position(6, 3)
         async with it.opened() as writer:
             await it.drain(writer)
@@ -51,14 +50,28 @@ def test_reading_starts_at_the_stored_position() -> None:
     play(scene())
 
 
-@pytest.mark.parametrize(("committed", "first"), [(None, 3), (5, 5), (1, 3), (99, 10)])
-def test_without_a_stored_position_the_groups_offset_counts_within_the_log(committed: int | None, first: int) -> None:
+def test_without_a_stored_position_reading_starts_where_the_log_does() -> None:
     async def scene() -> None:
         it = Scene(log=FakeLog(log_start=3))
         it.log.append(*logins(7))
-        it.log.committed_offset = committed
         async with it.opened() as writer:
-            assert writer.next_offset == first
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(3, 10))
+
+    play(scene())
+
+
+def test_rows_and_position_lost_together_come_back_from_kafka() -> None:
+    async def scene() -> None:
+        it = Scene()
+        empty = it.store.snapshot()
+        it.log.append(*logins(10))
+        async with it.opened() as writer:
+            await it.drain(writer)
+            it.store.failed_over(empty)
+            await it.until(lambda: it.position == 0)
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(10))
 
     play(scene())
 

@@ -1,4 +1,4 @@
--- Who opened how many masked values of which field, and why; append-only.
+-- Who asked for how many masked values of which field, and why; append-only.
 CREATE TABLE reveal_audit (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     revealed_at timestamptz NOT NULL DEFAULT now(),
@@ -9,7 +9,7 @@ CREATE TABLE reveal_audit (
 );
 
 COMMENT ON COLUMN reveal_audit.who IS 'the login user, as the server knows it';
-COMMENT ON COLUMN reveal_audit.tokens IS 'how many values were opened';
+COMMENT ON COLUMN reveal_audit.tokens IS 'how many tokens were asked for';
 
 CREATE FUNCTION reveal_audit_refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
