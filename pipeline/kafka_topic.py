@@ -8,11 +8,11 @@ from pipeline.contract import RECORD_BYTES_MAX
 from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import KafkaSettings
 
-_REQUEST_SECONDS = 10.0
+_REQUEST_SECONDS = 5.0  # a stop waits for one such request
 
 
 def ensure_topic(settings: KafkaSettings) -> bool:
-    """Create the topic unless it is there; True if this call created it. Blocks for up to 20 seconds.
+    """Create the topic unless it is there; True if this call created it. Blocks for up to 10 seconds.
 
     An existing topic is left as it is. Raises :class:`RetryableError` when Kafka can't be reached and :class:`FatalError` when
     it refuses.
