@@ -2,8 +2,8 @@
 
 Promise: :meth:`ClaimedWriter.write` returns when the batch is in Postgres, however long that takes, and raises
 :class:`ClaimLostError` when somebody else's claim or a position that went back make that impossible. An outcome that is not known
-is never guessed: the position in Postgres says whether the batch is in. A row that Postgres refuses is found by halving the batch
-and becomes a dead letter; no other record is touched by it.
+is never guessed: the batch is sent again, and if the fence refuses it, the position in Postgres says whether it is in. A row that
+Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it.
 
 How it could break: taking a RetryableError for "nothing was written", or going on after ClaimLostError.
 """
@@ -121,32 +121,26 @@ class ClaimedWriter:
     async def _write_whole(self, batch: Batch) -> Written:
         async for attempt in retrying("write", self._log, self._metrics, self._sleep):
             with attempt:
-                if attempt.retry_state.attempt_number > 1 and await self._is_in(batch):
-                    return _all_of(batch)
                 written = await self._store.write(self.claim, batch)
                 if written.moved:
                     return written
-                if await self._is_in_after_refusal(batch):
+                if await self._is_in(batch):  # by an attempt whose answer was lost
                     return _all_of(batch)
                 raise RetryableError("the position is free again")  # what refused the write was undone meanwhile
         raise AssertionError("unreachable: retrying ends by returning or raising")
 
     async def _is_in(self, batch: Batch) -> bool:
-        """Ask Postgres whether the batch is in; False: it can still be written."""
-        stored = await self._stored_offset()
-        if stored in (batch.first_offset, batch.next_offset):
-            return stored == batch.next_offset
-        raise self._position_changed(Position(stored, self.claim.epoch))
-
-    async def _is_in_after_refusal(self, batch: Batch) -> bool:
-        """The same for a write that the fence refused: that another claim did it is counted."""
+        """Ask Postgres whether a batch that the fence refused is in; False: it can be written now."""
         try:
-            return await self._is_in(batch)
+            stored = await self._stored_offset()
         except ClaimLostError as lost:
             if lost.fenced:
                 self._metrics.writes_fenced.inc()
                 self._log.warning("write_fenced", epoch=self.claim.epoch, dropped_records=batch.records)
             raise
+        if stored in (batch.first_offset, batch.next_offset):
+            return stored == batch.next_offset
+        raise self._position_changed(Position(stored, self.claim.epoch))
 
     async def _stored_offset(self) -> int:
         """The stored position, if the claim is still the last one. Raises :class:`ClaimLostError`."""

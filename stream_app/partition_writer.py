@@ -93,7 +93,7 @@ class PartitionWriter:
         self._stalled_since = 0.0
         self._stall_seconds = STALL_SECONDS
         self._stall_read_again_at: int | None = None
-        self._lost_claim: ClaimLostError | None = None
+        self._reads_again = False  # something did not come as it should: write what came before, then claim anew
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._paused = False
@@ -109,11 +109,11 @@ class PartitionWriter:
         if expected is None or chunk.seek_number != self._seek_number:
             return  # not claimed yet, closing, or fetched before the last seek: it will be read again, or has been
         if chunk.sequence != self._next_sequence:
-            self._lose_claim("a fetched chunk was dropped on the way")
+            self._read_again("a fetched chunk was dropped on the way")
             return
         records = chunk.records
         if records[0].offset < expected:
-            self._lose_claim("the log went back")
+            self._read_again("the log went back")
             return
         if records[0].offset > expected:
             self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, records[0].offset)))
@@ -140,7 +140,7 @@ class PartitionWriter:
                 self._stall_seconds = STALL_SECONDS
         elif self._monotonic() - self._stalled_since >= self._stall_seconds:
             self._stall_read_again_at, self._stall_seconds = expected, STALL_AGAIN_SECONDS
-            self._lose_claim("nothing came although the log goes on")
+            self._read_again("nothing came although the log goes on")
 
     def budget_freed(self) -> None:
         """Fetch again if it was this that fetching waited for."""
@@ -205,6 +205,7 @@ class PartitionWriter:
                 if claimed is not None:
                     self.state = State.WRITING
                     await self._write_windows(claimed)
+                    await self._rest(RETRY_SECONDS_MIN)
             except ClaimLostError as lost:
                 self._stop_receiving()
                 if lost.fenced:
@@ -280,14 +281,14 @@ class PartitionWriter:
         start = max(position, log_start)
         self._seek_number = await self._kafka.seek_to(self.partition, start)
         # Only now: before, a chunk with the former number would be taken for one that follows this seek.
-        self._expected_offset, self._next_sequence, self._lost_claim = start, 0, None
+        self._expected_offset, self._next_sequence, self._reads_again = start, 0, False
         self._paused = False
         self._kafka.release(self.partition)
 
-    def _lose_claim(self, why: str) -> None:
+    def _read_again(self, why: str) -> None:
         self._log.info("partition_read_again", why=why, next_offset=self.next_offset)
         self._stop_receiving()
-        self._lost_claim = ClaimLostError(why)
+        self._reads_again = True
         self._changed.set()
 
     def _stop_receiving(self) -> None:
@@ -312,8 +313,6 @@ class PartitionWriter:
                 writing.add_done_callback(lambda _: self._changed.set())
             if writing is not None:
                 await writing
-            if self._lost_claim is not None:
-                raise self._lost_claim
         finally:
             if writing is not None:
                 writing.cancel()
@@ -328,7 +327,7 @@ class PartitionWriter:
             if writing is not None and writing.done():
                 writing.result()  # an error ends the claim now, not when the next window is full
                 writing = None
-            if self._lost_claim is not None:
+            if self._reads_again:
                 return None
             if self._closing.is_set():
                 return Trigger.FLUSH if self._window.rows else None

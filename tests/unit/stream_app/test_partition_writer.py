@@ -11,7 +11,7 @@ from partition_scenes import PARTITION, Scene
 
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.partition_ports import Budget, Chunk
-from stream_app.partition_writer import State
+from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
 from stream_app.positions import Position
 from stream_app.windows import RECORD_OVERHEAD_BYTES, WindowPolicy
 
@@ -57,6 +57,40 @@ def test_without_a_stored_position_reading_starts_where_the_log_does() -> None:
         async with it.opened() as writer:
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(3, 10))
+
+    play(scene())
+
+
+def test_an_idle_partition_notices_a_failover_that_took_its_last_commits_back() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(20))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 10)
+            await it.until(lambda: it.position == 10)
+            standby = it.store.snapshot()
+            await it.drain(writer)
+            it.store.failed_over(standby)
+            await asyncio.sleep(POSITION_CHECK_SECONDS + 1)
+            assert writer.next_offset == 10
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(20))
+
+    play(scene())
+
+
+def test_batches_are_written_one_after_the_other() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(100))
+        async with it.opened() as writer:
+            it.store.statement_seconds = 0.5
+            await it.drain(writer, chunk=20)
+        assert sorted(it.store.offsets()) == list(range(100))
+        assert (it.count("claims_total"), it.metrics.registry.get_sample_value("stream_batches_total", {"trigger": "rows"})) == (
+            1,
+            10,
+        )
 
     play(scene())
 
