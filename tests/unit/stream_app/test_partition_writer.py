@@ -278,7 +278,7 @@ def test_a_fenced_writer_drops_what_it_holds_and_claims_again_only_after_a_while
         async with it.opened() as writer:
             it.log.deliver(writer, 10)
             it.store.positions[PARTITION] = Position(0, 7)
-            await it.until(lambda: writer.state is State.FENCED)
+            await it.until(lambda: writer.state is State.FENCED, seconds=5)
             assert (list(it.store.offsets()), it.budget.bytes_used, it.log.paused) == ([], 0, True)
             await asyncio.sleep(RECLAIM_SECONDS - 1)
             assert writer.state is State.FENCED
