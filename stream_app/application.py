@@ -16,6 +16,7 @@ from faust.app.base import BootStrategy
 from faust.streams import Stream
 from faust.transport.drivers import TRANSPORTS
 from faust.types import StreamT
+from mode import CrashingSupervisor
 
 from pipeline import logs
 from pipeline.errors import RetryableError, SettingsError
@@ -78,10 +79,10 @@ class StreamApp(faust.App):
             broker_max_poll_records=settings.window_rows,
             broker_session_timeout=settings.kafka_session_timeout_seconds,
             broker_heartbeat_interval=min(1.0, settings.kafka_session_timeout_seconds / 4),  # also how soon a rebalance is noticed
-            broker_request_timeout=max(
-                40.0, settings.kafka_session_timeout_seconds + 10
-            ),  # Faust wants it above the session timeout
+            # Faust wants this above the session timeout, and joining may wait for all who flush.
+            broker_request_timeout=max(40.0, settings.kafka_session_timeout_seconds + 10, settings.flush_seconds + 40),
             broker_rebalance_timeout=settings.flush_seconds + 30,  # a worker that flushes is waited for
+            broker_max_poll_interval=1e9,  # a worker without a partition, or whose partitions wait, fetches nothing, and stays
             broker_commit_interval=1.0,
             consumer_metadata_max_age_ms=30_000,  # partitions that are added are seen within half a minute
             stream_wait_empty=False,  # nothing is acknowledged event by event; release() writes what is in hand
@@ -105,7 +106,10 @@ class StreamApp(faust.App):
             raise SettingsError("POSTGRES_DSN: not set; the worker writes there")
         self.metrics = WorkerMetrics()
         size = settings.postgres_connections_max
-        self._pool = ConnectionPool(settings, role=WRITER, application_name="login-stream worker", size=size)
+        self._pool = ConnectionPool(
+            settings, role=WRITER, application_name="login-stream worker", size=size, on_retryable=self.metrics.retried
+        )
+        self._operations: OperationsServer | None = None
         store = BatchWriter(
             self._pool,
             consumer_group=settings.consumer_group,
@@ -137,13 +141,14 @@ class StreamApp(faust.App):
     async def on_start(self) -> None:
         """Serve health and metrics, then wait for Kafka and the topic."""
         self.add_future(self.health.beat())
-        self._operations: OperationsServer | None = None
         if self.conf.web_enabled:
             self._operations = OperationsServer(
                 self.conf.web_bind, self.conf.web_port, self.metrics.registry, self.health.livez, self.health.readyz
             )
             self._operations.start()
         await self._wait_for_topic()
+        if self.should_stop:
+            return
         self.health.waiting_for = None
         log.info(
             "worker_started",
@@ -195,7 +200,7 @@ def make_app(settings: WorkerSettings) -> StreamApp:
     application = StreamApp(settings)
     topic = application.topic(settings.kafka_topic, value_type=bytes, value_serializer="raw", key_serializer="raw", acks=False)
 
-    @application.agent(topic, name="write_logins", isolated_partitions=True)
+    @application.agent(topic, name="write_logins", isolated_partitions=True, supervisor_strategy=CrashingSupervisor)
     async def write_logins(stream: StreamT[Any]) -> None:
         """One actor a partition: hands each fetch to the partition's writer, which never blocks it."""
         async for event in cast("Stream[Any]", stream).noack().events():

@@ -61,11 +61,6 @@ class Batch:
         return len(self.sources)
 
     @property
-    def bytes(self) -> int:
-        """Bytes of their keys and values."""
-        return sum(len(record.key or b"") + len(record.value or b"") for record in self.sources)
-
-    @property
     def extra_keys(self) -> int:
         """How many rows' records had keys that no field declares."""
         return len(self.extra_key_offsets)

@@ -38,20 +38,17 @@ class ClaimLostError(Exception):
         self.fenced = fenced
 
 
-def retrying(what: str, log: Any, metrics: WorkerMetrics, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
-    """Try for ever while the error is retryable, with backoff and jitter; counted each time, logged once."""
+def retrying(what: str, log: Any, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
+    """Try for ever while the error is retryable, with backoff and jitter; logged once."""
 
-    def count(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        code = getattr(error.__cause__, "pgcode", None) if error is not None else None
-        metrics.retried(code)
-        if state.attempt_number == 1:
-            log.warning("retrying", what=what, problem=str(error))
+    def say(state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            log.warning("retrying", what=what, problem=str(state.outcome.exception()))
 
     return AsyncRetrying(
         retry=retry_if_exception_type(RetryableError),
         wait=wait_random_exponential(multiplier=RETRY_SECONDS_MIN, max=RETRY_SECONDS_MAX),
-        before_sleep=count,
+        before_sleep=say,
         sleep=sleep,
         reraise=True,
     )
@@ -91,10 +88,11 @@ class ClaimedWriter:
             return
         self.next_offset = batch.next_offset
         self._metrics.rows_written.inc(written.rows)
-        self._metrics.duplicates_skipped.inc(batch.records - written.rows - written.dead_letters)
-        if written.dead_letters:
+        self._metrics.duplicates_skipped.inc(batch.records - written.rows - len(written.dead_letter_offsets))
+        if written.dead_letter_offsets:
             for letter in batch.dead_letters:
-                self._metrics.dead_letters.labels(letter.reason).inc()
+                if letter.offset in written.dead_letter_offsets:
+                    self._metrics.dead_letters.labels(letter.reason).inc()
         self._on_written(batch)
 
     async def check(self) -> None:
@@ -119,7 +117,7 @@ class ClaimedWriter:
                     await self.write(half)
 
     async def _write_whole(self, batch: Batch) -> Written:
-        async for attempt in retrying("write", self._log, self._metrics, self._sleep):
+        async for attempt in retrying("write", self._log, self._sleep):
             with attempt:
                 written = await self._store.write(self.claim, batch)
                 if written.moved:
@@ -159,4 +157,6 @@ class ClaimedWriter:
 
 def _all_of(batch: Batch) -> Written:
     """What a batch did whose answer was lost: which of its messages were there before is not known, so none counts as such."""
-    return Written(moved=True, rows=len(batch.row_offsets), dead_letters=len(batch.dead_letters))
+    return Written(
+        moved=True, rows=len(batch.row_offsets), dead_letter_offsets=frozenset(letter.offset for letter in batch.dead_letters)
+    )

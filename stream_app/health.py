@@ -41,7 +41,7 @@ class WorkerHealth:
         details: dict[str, Any] = {}
         if self.waiting_for is not None:
             details["waiting_for"] = self.waiting_for
-        elif not self._partitions.assignments:
+        elif not self._partitions.assigned:
             details["waiting_for"] = "an assignment from the Kafka consumer group"
         problems = self._partitions.problems()
         if problems:

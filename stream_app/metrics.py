@@ -33,7 +33,7 @@ class PartitionGauges:
 
     topic: str
     partition: int
-    next_offset: int
+    next_offset: int | None
     log_end_offset: int | None
     oldest_unwritten_seconds: float | None
     buffered_records: int
@@ -92,10 +92,12 @@ class _PartitionCollector(Collector):
         now = self._wall_clock()
         for state in self._snapshot():
             where = (state.topic, str(state.partition))
-            next_offset.add_metric(where, state.next_offset)
+            if state.next_offset is not None:
+                next_offset.add_metric(where, state.next_offset)
             if state.log_end_offset is not None:
                 log_end.add_metric(where, state.log_end_offset)
-                lag_records.add_metric(where, max(0, state.log_end_offset - state.next_offset))
+                if state.next_offset is not None:
+                    lag_records.add_metric(where, max(0, state.log_end_offset - state.next_offset))
             oldest = state.oldest_unwritten_seconds
             lag_seconds.add_metric(where, 0.0 if oldest is None else max(0.0, now - oldest))
             buffered_records.add_metric(where, state.buffered_records)

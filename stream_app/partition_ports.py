@@ -1,6 +1,5 @@
 """What a partition's writer asks of Kafka and of Postgres, and the chunks that it is given."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from stream_app.positions import Claim, Partition, Position, Written
 class Chunk:
     """The records of one fetch of one partition: the ``sequence``-th chunk (from 0) since the ``seek_number``-th seek."""
 
-    records: Sequence[KafkaRecord]
+    records: list[KafkaRecord]
     seek_number: int
     sequence: int
 

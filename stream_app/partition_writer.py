@@ -15,8 +15,10 @@ Decoding and masking of the next batch happen while the last one is being writte
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
@@ -24,6 +26,7 @@ import structlog
 from pipeline.errors import FatalError, RetryableError
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.claimed_writer import RECLAIM_SECONDS, RETRY_SECONDS_MIN, ClaimedWriter, ClaimLostError, retrying
+from stream_app.lag import Lag
 from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partition_ports import Budget, Chunk, Log, Store
@@ -52,6 +55,15 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+@dataclass(frozen=True, slots=True)
+class _InHand:
+    """A batch that is built and not yet written, and what its records take in memory."""
+
+    batch: Batch
+    bytes: int
+    oldest_sent_at_ms: int | None
+
+
 class PartitionWriter:
     """Owns one partition while the consumer group gives it to this worker. Used from the event loop only."""
 
@@ -64,7 +76,7 @@ class PartitionWriter:
         builder: BatchBuilder,
         policy: WindowPolicy,
         budget: Budget,
-        on_budget_freed: Callable[[], None],
+        on_budget_changed: Callable[[], None],
         metrics: WorkerMetrics,
         monotonic: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -72,14 +84,13 @@ class PartitionWriter:
         self.partition = partition
         self.state = State.CLAIMING
         self.problem: str | None = None
-        self.next_offset = 0
-        self.log_end_offset: int | None = None
+        self.lag = Lag(wall_clock)
         self._kafka = kafka
         self._store = store
         self._builder = builder
         self._policy = policy
         self._budget = budget
-        self._on_budget_freed = on_budget_freed
+        self._on_budget_changed = on_budget_changed
         self._metrics = metrics
         self._monotonic = monotonic
         self._wall_clock = wall_clock
@@ -88,7 +99,6 @@ class PartitionWriter:
         self._expected_offset: int | None = None  # of the next chunk; None while nothing may be received
         self._seek_number = -1
         self._next_sequence = 0
-        self._newest_written_ms: int | None = None
         self._stalled_at: int | None = None  # the offset that nothing came for when last seen, and since when
         self._stalled_since = 0.0
         self._stall_seconds = STALL_SECONDS
@@ -98,7 +108,7 @@ class PartitionWriter:
         self._closing = asyncio.Event()
         self._paused = False
         self._gap_tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: list[tuple[Batch, int]] = []  # built and not yet written, with their bytes in memory: at most two
+        self._in_hand: deque[_InHand] = deque()  # built and not yet written: at most two
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"write {partition.topic}/{partition.partition}")
 
     # --- what others call
@@ -118,19 +128,21 @@ class PartitionWriter:
         if records[0].offset > expected:
             self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, records[0].offset)))
             task.add_done_callback(self._gap_tasks.discard)
-        self._next_sequence += 1
-        self._expected_offset = records[-1].offset + 1
-        if self.log_end_offset is not None:
-            self.log_end_offset = max(self.log_end_offset, self._expected_offset)
-        self._metrics.records_received.inc(len(records))
         self._budget.bytes_used += self._window.add(records, self._monotonic())
+        self._next_sequence += 1  # only now: what could not be kept must not count as received
+        self._expected_offset = records[-1].offset + 1
+        if self._expected_offset > (self.lag.log_end_offset or 0):
+            self.lag.log_ends_at(self._expected_offset)
+        self._metrics.records_received.inc(len(records))
+        records.clear()  # Faust keeps the chunk until the next one comes
         self._changed.set()
-        if self._too_much_waits():
-            self._pause()
+        self.follow_budget()
+        if self._budget.exceeded:
+            self._on_budget_changed()
 
     def saw_log_end(self, log_end: int) -> None:
         """The log's end, as Kafka has just told it. Called every few seconds."""
-        self.log_end_offset = log_end
+        self.lag.log_ends_at(log_end)
         expected = self._expected_offset
         if expected is None or self._paused or log_end <= expected:
             self._stalled_at = None
@@ -142,9 +154,13 @@ class PartitionWriter:
             self._stall_read_again_at, self._stall_seconds = expected, STALL_AGAIN_SECONDS
             self._read_again("nothing came although the log goes on")
 
-    def budget_freed(self) -> None:
-        """Fetch again if it was this that fetching waited for."""
-        if self._paused and self._expected_offset is not None and not self._too_much_waits():
+    def follow_budget(self) -> None:
+        """Fetch while there is room for what comes, of our own and of all partitions together."""
+        if self._expected_offset is None:
+            return
+        if self._too_much_waits():
+            self._pause()
+        elif self._paused:
             self._paused = False
             self._kafka.release(self.partition)
 
@@ -155,16 +171,15 @@ class PartitionWriter:
         self._changed.set()
         _, pending = await asyncio.wait({self._task}, timeout=seconds)
         if pending:
-            self._log.warning(
-                "flush_given_up", seconds=seconds, records=self._window.rows + sum(b.records for b, _ in self._in_hand)
-            )
-            self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+            records = self._window.rows + sum(each.batch.records for each in self._in_hand)
+            self._log.warning("flush_given_up", seconds=seconds, records=records)
+        while not self._task.done():
+            self._task.cancel()  # again and again: asyncio.wait_for of Python 3.11 swallows one that comes together with its answer
+            await asyncio.wait({self._task}, timeout=1)
         for task in self._gap_tasks:
             task.cancel()
         self._budget.bytes_used -= self._window.clear()
-        self._on_budget_freed()
+        self._on_budget_changed()
         self.state = State.CLOSED
 
     @property
@@ -174,23 +189,19 @@ class PartitionWriter:
 
     def gauges(self) -> PartitionGauges:
         """What the partition shows; called from the metrics thread too, so it only reads."""
-        in_hand = [batch.oldest_sent_at_ms for batch, _ in list(self._in_hand) if batch.oldest_sent_at_ms is not None]
+        in_hand = tuple(self._in_hand)
+        waiting = [each.oldest_sent_at_ms for each in in_hand if each.oldest_sent_at_ms is not None]
         oldest = self._window.oldest
-        if in_hand:
-            oldest_ms: int | None = min(in_hand)
-        elif oldest is not None:
-            oldest_ms = int(read_headers([oldest]).sent_at_ms[0])
-        else:
-            behind = self.log_end_offset is not None and self.log_end_offset > self.next_offset
-            oldest_ms = self._newest_written_ms if behind else None
+        if oldest is not None:
+            waiting.append(int(read_headers([oldest]).sent_at_ms[0]))
         return PartitionGauges(
             topic=self.partition.topic,
             partition=self.partition.partition,
-            next_offset=self.next_offset,
-            log_end_offset=self.log_end_offset,
-            oldest_unwritten_seconds=None if oldest_ms is None else oldest_ms / 1000,
-            buffered_records=self._window.rows + sum(batch.records for batch, _ in list(self._in_hand)),
-            buffered_bytes=self._window.bytes + sum(size for _, size in list(self._in_hand)),
+            next_offset=self.lag.next_offset,
+            log_end_offset=self.lag.log_end_offset,
+            oldest_unwritten_seconds=self.lag.oldest_unwritten_seconds(min(waiting, default=None)),
+            buffered_records=self._window.rows + sum(each.batch.records for each in in_hand),
+            buffered_bytes=self._window.bytes + sum(each.bytes for each in in_hand),
             stopped=self.state is State.STOPPED,
             paused=self._paused,
         )
@@ -225,15 +236,14 @@ class PartitionWriter:
 
     async def _claim(self) -> ClaimedWriter | None:
         """Claim the partition and start fetching at its position; None when closing."""
-        async for attempt in retrying("claim", self._log, self._metrics, self._sleep):
+        async for attempt in retrying("claim", self._log, self._sleep):
             with attempt:
                 if self._closing.is_set():
                     return None
                 # A partition without a stored position begins where its log does, whatever offset the group has committed: the
                 # position may have been lost with the last rows, in a failover or a restore, and rows that are there stay single.
-                stored = await self._store.position(self.partition)
-                start = 0 if stored is not None else (await self._kafka.log_range(self.partition))[0]
-                claim, position = await self._store.claim(self.partition, start)
+                log_start, _ = await self._kafka.log_range(self.partition)
+                claim, position = await self._store.claim(self.partition, log_start)
                 log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
                 await self._start_receiving(position, log_start, log_end)
                 self._metrics.claims.inc()
@@ -276,8 +286,8 @@ class PartitionWriter:
                 f" --topic {self.partition.topic} --partition {self.partition.partition} --to {log_start}"
             )
         self._count_lost(max(0, log_start - position), position)
-        self.next_offset = position
-        self.log_end_offset = log_end
+        self.lag.moved_to(position)
+        self.lag.log_ends_at(log_end)
         start = max(position, log_start)
         self._seek_number = await self._kafka.seek_to(self.partition, start)
         # Only now: before, a chunk with the former number would be taken for one that follows this seek.
@@ -286,7 +296,7 @@ class PartitionWriter:
         self._kafka.release(self.partition)
 
     def _read_again(self, why: str) -> None:
-        self._log.info("partition_read_again", why=why, next_offset=self.next_offset)
+        self._log.info("partition_read_again", why=why, next_offset=self.lag.next_offset)
         self._stop_receiving()
         self._reads_again = True
         self._changed.set()
@@ -295,7 +305,7 @@ class PartitionWriter:
         self._expected_offset = None
         self._pause()
         self._budget.bytes_used -= self._window.clear()
-        self._on_budget_freed()
+        self._on_budget_changed()
 
     # --- windows and batches
 
@@ -317,7 +327,7 @@ class PartitionWriter:
             if writing is not None:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-            self._budget.bytes_used -= sum(size for _, size in self._in_hand)
+            self._budget.bytes_used -= sum(each.bytes for each in self._in_hand)
             self._in_hand.clear()
 
     async def _next_trigger(self, claimed: ClaimedWriter, writing: "asyncio.Task[None] | None") -> Trigger | None:
@@ -349,10 +359,15 @@ class PartitionWriter:
         started = self._monotonic()
         held = self._window.bytes
         records = self._window.take(started)
-        batch = self._builder.build(records, first_offset, records[-1].offset + 1)
-        self._in_hand.append((batch, held - self._window.bytes))
+        held -= self._window.bytes
+        try:
+            batch = self._builder.build(records, first_offset, records[-1].offset + 1)
+        except BaseException:
+            self._budget.bytes_used -= held  # neither in the window nor in hand any more
+            raise
+        self._in_hand.append(_InHand(batch, held, batch.oldest_sent_at_ms))
         self._metrics.build_seconds.observe(self._monotonic() - started)
-        self.budget_freed()
+        self.follow_budget()
         return batch
 
     async def _write(self, claimed: ClaimedWriter, batch: Batch, trigger: Trigger) -> None:
@@ -362,19 +377,15 @@ class PartitionWriter:
         self._metrics.batches.labels(trigger.value).inc()
         self._metrics.batch_rows.observe(batch.records)
         self._metrics.records_with_extra_keys.inc(batch.extra_keys)
-        _, held = self._in_hand.pop(0)
-        self._budget.bytes_used -= held
-        self._on_budget_freed()
+        self._budget.bytes_used -= self._in_hand.popleft().bytes
+        self._on_budget_changed()
 
     def _written(self, part: Batch) -> None:
         """A batch, or a part of one, is in Postgres."""
-        self.next_offset = part.next_offset
+        self.lag.moved_to(part.next_offset)
         self.problem = None
-        sent_at_ms = [int(text) for text in part.columns["sent_at_ms"]]
-        if sent_at_ms:
-            self._newest_written_ms = max(sent_at_ms)
-            now = self._wall_clock()
-            self._metrics.sent_to_written.observe_all([max(0.0, now - ms / 1000) for ms in sent_at_ms])
+        now = self._wall_clock()
+        self._metrics.sent_to_written.observe_all([max(0.0, now - int(ms) / 1000) for ms in part.columns["sent_at_ms"]])
 
     # --- waiting
 

@@ -37,15 +37,14 @@ class Partitions:
         self._metrics = metrics
         self._writers: dict[Partition, PartitionWriter] = {}
         self._committed: dict[Partition, int] = {}
-        self.assignments = 0
+        self.assigned = False
+        """Whether the group has told what is ours, be it nothing, and has not taken it back since."""
         metrics.serve_partitions(self.gauges, wall_clock)
 
     def assign(self, partitions: Iterable[Partition], kafka: Log) -> None:
         """Start to claim and write these, and only these. The ones held before must have been revoked."""
         if self._writers:
             raise RuntimeError("partitions are assigned while others are still held")
-        self.assignments += 1
-        self._metrics.rebalances.inc()
         self._committed.clear()
         for partition in partitions:
             self._writers[partition] = PartitionWriter(
@@ -55,12 +54,18 @@ class Partitions:
                 builder=self._builder,
                 policy=self._policy,
                 budget=self._budget,
-                on_budget_freed=self._on_budget_freed,
+                on_budget_changed=self._on_budget_changed,
                 metrics=self._metrics,
             )
 
+    def told(self) -> None:
+        """The group has told what is ours."""
+        self.assigned = True
+        self._metrics.rebalances.inc()
+
     async def revoke(self) -> None:
         """Write what is in hand, within the bound, and give every partition up. Returns at once when none is held."""
+        self.assigned = False
         writers = list(self._writers.values())
         await asyncio.gather(*(writer.close(self._flush_seconds) for writer in writers))
 
@@ -77,9 +82,9 @@ class Partitions:
     def uncommitted(self) -> dict[Partition, int]:
         """Positions that moved since :meth:`committed` was last told."""
         return {
-            partition: writer.next_offset
+            partition: writer.lag.next_offset
             for partition, writer in self._writers.items()
-            if writer.next_offset and self._committed.get(partition) != writer.next_offset
+            if writer.lag.next_offset and self._committed.get(partition) != writer.lag.next_offset
         }
 
     def committed(self, offsets: Mapping[Partition, int]) -> None:
@@ -109,6 +114,6 @@ class Partitions:
             if not writer.writes
         }
 
-    def _on_budget_freed(self) -> None:
+    def _on_budget_changed(self) -> None:
         for writer in self._writers.values():
-            writer.budget_freed()
+            writer.follow_budget()

@@ -37,4 +37,5 @@ class Written:
 
     moved: bool
     rows: int
-    dead_letters: int
+    dead_letter_offsets: frozenset[int]
+    """Of those that were not there before."""

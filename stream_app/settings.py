@@ -21,7 +21,7 @@ class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
         description="Kafka consumer group; the positions in Postgres are kept under its name.",
     )
     kafka_session_timeout_seconds: float = Field(
-        10, ge=1, le=300, description="After this long without a sign of life a worker's partitions go to the others."
+        10, ge=6, le=300, description="After this long without a sign of life a worker's partitions go to the others."
     )
     window_rows: int = Field(5_000, ge=1, le=100_000, description="A micro-batch closes at this many records.")
     window_bytes: int = Field(

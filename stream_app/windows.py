@@ -11,11 +11,15 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 RECORD_OVERHEAD_BYTES = 1_024
-"""What a fetched record takes beside its value: the record object, its key, its headers."""
+"""What a fetched record takes beside its key and value: the objects and its headers."""
 
 
 class SizedRecord(Protocol):
     """What a window asks of a record."""
+
+    @property
+    def key(self) -> bytes | None:
+        """What it was partitioned by."""
 
     @property
     def value(self) -> bytes | None:
@@ -45,7 +49,7 @@ class WindowPolicy:
 
 def memory_bytes(records: Sequence[SizedRecord]) -> int:
     """What these records hold in memory, near enough to bound it."""
-    return sum([len(record.value or b"") for record in records]) + len(records) * RECORD_OVERHEAD_BYTES
+    return sum([len(record.value or b"") + len(record.key or b"") for record in records]) + len(records) * RECORD_OVERHEAD_BYTES
 
 
 class Window(Generic[RecordT]):
@@ -56,6 +60,8 @@ class Window(Generic[RecordT]):
         self.rows = 0
         self.bytes = 0
         self.due_at: float | None = None
+        self.oldest: RecordT | None = None
+        """The record that has waited longest; an attribute, since the metrics thread looks at it too."""
         self._records: deque[RecordT] = deque()
 
     def add(self, records: Sequence[RecordT], now: float) -> int:
@@ -66,12 +72,8 @@ class Window(Generic[RecordT]):
         self.bytes += added
         if self.due_at is None:
             self.due_at = now + self.policy.seconds
+            self.oldest = self._records[0]
         return added
-
-    @property
-    def oldest(self) -> RecordT | None:
-        """The record that has waited longest."""
-        return self._records[0] if self._records else None
 
     def due(self, now: float) -> Trigger | None:
         """Why the window must close at ``now``, or None."""
@@ -103,6 +105,7 @@ class Window(Generic[RecordT]):
         self.rows -= count
         self.bytes -= memory_bytes(taken)
         self.due_at = now + self.policy.seconds if self._records else None
+        self.oldest = self._records[0] if self._records else None
         return taken
 
     def clear(self) -> int:
@@ -110,5 +113,5 @@ class Window(Generic[RecordT]):
         held = self.bytes
         self._records.clear()
         self.rows = self.bytes = 0
-        self.due_at = None
+        self.due_at = self.oldest = None
         return held

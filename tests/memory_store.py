@@ -40,16 +40,21 @@ class MemoryStore:
     async def write(self, claim: Claim, batch: Batch) -> Written:
         with _Statement(await self._next_fault()):
             if self.positions.get(claim.partition) != Position(batch.first_offset, claim.epoch):
-                return Written(moved=False, rows=0, dead_letters=0)
+                return Written(moved=False, rows=0, dead_letter_offsets=frozenset())
             if self.refused_message_ids.intersection(batch.columns["message_id"]):
                 raise RowRefusedError
-            before = len(self.rows), len(self.dead_letters)
+            before = len(self.rows)
+            new_letters = [
+                letter for letter in batch.dead_letters if (str(letter.sent_at_ms), letter.message_id) not in self.dead_letters
+            ]
+            new_letters = list({letter.message_id: letter for letter in reversed(new_letters)}.values())
             for offset, *key in zip(batch.row_offsets, batch.columns["sent_at_ms"], batch.columns["message_id"], strict=True):
                 self.rows.setdefault((key[0], key[1]), offset)
             for letter in batch.dead_letters:
                 self.dead_letters.setdefault((str(letter.sent_at_ms), letter.message_id), letter.offset)
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
-            return Written(moved=True, rows=len(self.rows) - before[0], dead_letters=len(self.dead_letters) - before[1])
+            offsets = frozenset(letter.offset for letter in new_letters)
+            return Written(moved=True, rows=len(self.rows) - before, dead_letter_offsets=offsets)
 
     def failed_over(self, to: "MemoryStore") -> None:
         """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""

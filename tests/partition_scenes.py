@@ -26,6 +26,9 @@ class Scene:
     policy: WindowPolicy = field(default_factory=lambda: WindowPolicy(rows=10, bytes=1_000_000, seconds=0.2))
     budget: Budget = field(default_factory=lambda: Budget(10_000_000))
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    neighbours: list["Scene"] = field(default_factory=list)
+    """Scenes with the same budget, this one among them; none: it is alone."""
+    writer: PartitionWriter | None = None
 
     def open(self) -> PartitionWriter:
         writer = PartitionWriter(
@@ -35,12 +38,18 @@ class Scene:
             builder=BUILDER,
             policy=self.policy,
             budget=self.budget,
-            on_budget_freed=lambda: writer.budget_freed(),  # noqa: PLW0108 - it is not bound yet
+            on_budget_changed=self._follow_budget,
             metrics=self.metrics,
             monotonic=asyncio.get_running_loop().time,
             wall_clock=lambda: 2e9,
         )
+        self.writer = writer
         return writer
+
+    def _follow_budget(self) -> None:
+        for scene in self.neighbours or [self]:
+            if scene.writer is not None:
+                scene.writer.follow_budget()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[PartitionWriter]:

@@ -64,7 +64,7 @@ class BatchWriter:
         )
         if row is None:
             raise RuntimeError("write_batch returned no row")
-        return Written(moved=row[0] == 1, rows=row[1], dead_letters=row[2])
+        return Written(moved=row[0] == 1, rows=row[1], dead_letter_offsets=frozenset(row[2] or ()))
 
     def _place(self, partition: Partition) -> dict[str, Any]:
         return {"consumer_group": self._consumer_group, "topic": partition.topic, "partition": partition.partition}

@@ -9,7 +9,7 @@ our side, without waiting for the server, which may still carry it out. So a Ret
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiopg
@@ -24,13 +24,26 @@ _ANSWER_GRACE_SECONDS = 5.0
 """The server ends a statement by itself at its statement timeout; only one that no longer answers runs into ours."""
 
 
+QUERY_CANCELED = "57014"
+
+
 class ConnectionPool:
     """At most ``size`` connections with one role; each is opened when it is first needed."""
 
-    def __init__(self, settings: PostgresSettings, *, role: str, application_name: str, size: int) -> None:
+    def __init__(
+        self,
+        settings: PostgresSettings,
+        *,
+        role: str,
+        application_name: str,
+        size: int,
+        on_retryable: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
+        """``on_retryable`` is told of each statement that is to be tried again, with its SQLSTATE if there is one."""
         self._settings = settings
         self._role = role
         self._application_name = application_name
+        self._on_retryable = on_retryable
         self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
         self._slots: asyncio.LifoQueue[aiopg.Connection | None] = (
             asyncio.LifoQueue()
@@ -45,6 +58,14 @@ class ConnectionPool:
         Raises :class:`RetryableError` (the outcome is unknown), :class:`stream_app.postgres.errors.RowRefusedError` or
         :class:`FatalError` (nothing was done).
         """
+        try:
+            return await self._fetch_one(statement, parameters)
+        except RetryableError as error:
+            cause = error.__cause__
+            self._on_retryable(QUERY_CANCELED if isinstance(cause, asyncio.CancelledError) else getattr(cause, "pgcode", None))
+            raise
+
+    async def _fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         connection = await self._slots.get()
         usable = False
         try:
@@ -68,10 +89,12 @@ class ConnectionPool:
         else:
             return row
         finally:
-            if connection is not None and (not usable or connection.closed):
-                await self._close(connection)
-                connection = None
-            self._slots.put_nowait(connection)
+            try:
+                if connection is not None and (not usable or connection.closed):
+                    broken, connection = connection, None
+                    await self._close(broken)
+            finally:
+                self._slots.put_nowait(connection)
 
     async def close(self) -> None:
         """Close the connections that are at rest; one in use is closed by whoever uses it when its statement is cancelled."""

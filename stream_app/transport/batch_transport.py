@@ -12,6 +12,11 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``commit``: Faust's bookkeeping of acknowledged offsets is off (the topic has ``acks=False``). Positions that are in Postgres are
   committed to Kafka, for the sake of lag tools.
 - ``_wait_next_records``: Faust sleeps a flat second when every partition is paused; this wakes when one is resumed.
+- ``_read_offset``: Faust drops what is below the highest offset it delivered, so after a seek back it would drop everything. What
+  comes out of order is the writer's to judge.
+- a fetch is bounded in bytes as well as in records: a megabyte on the wire can be hundreds in memory.
+- ``check_errors``: aiokafka keeps what its coordinator and fetcher die of until somebody asks, and Faust never does.
+- ``close``: Faust would close aiokafka's client from the wrong event loop when a rebalance meets a stop.
 - ``_fetch_records`` and seeking, in the consumer's thread: each chunk carries the number of the seek that it follows and its place
   in the order of fetching, taken where both happen on one thread. So a chunk that Faust drops on its way is noticed.
 - questions about the log's ends go through a second aiokafka consumer: on the first one's connection they would wait behind its
@@ -21,11 +26,13 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import structlog
+from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -35,6 +42,7 @@ from mode import Service
 from pipeline.errors import RetryableError
 from stream_app.partition_ports import Chunk
 from stream_app.positions import Partition
+from stream_app.windows import memory_bytes
 
 if TYPE_CHECKING:
     from stream_app.application import StreamApp
@@ -45,9 +53,19 @@ KAFKA_ANSWER_SECONDS = 15.0
 LOG_END_SECONDS = 5.0
 """How often the logs' ends are asked for: a paused partition's fetches no longer tell them."""
 
+LAST_COMMIT_SECONDS = 3.0
+THREAD_STOP_SECONDS = 5.0
+"""A stop while Kafka does not answer: what is in Postgres is safe, so neither is waited for long."""
+
+POLL_BYTES_MAX = 8 * 1_048_576
+"""One fetch hands over no more than this, and a record: what a partition has beyond stays packed in aiokafka."""
+
 BROKER_WAIT_MILLISECONDS = 250
 """How long a fetch may wait in the broker for a first record. aiokafka has one fetch under way for each broker, so this is also the
 longest that a partition which is resumed waits for the others' fetch."""
+
+_STEP_RECORDS = 32
+"""So many are taken before their size is looked at: with the largest bodies, 32 MiB."""
 
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
@@ -71,8 +89,15 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_thread_stop(self) -> None:
         """Leave the group, then disconnect."""
-        await super().on_thread_stop()
-        await self._log_reader.stop()
+        try:
+            async with asyncio.timeout(THREAD_STOP_SECONDS):
+                await super().on_thread_stop()
+        except TimeoutError:
+            log.warning("group_not_left", seconds=THREAD_STOP_SECONDS)
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(THREAD_STOP_SECONDS):
+                    await self._log_reader.stop()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -84,15 +109,32 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._ensure_consumer().pause(*(TopicPartition(*partition) for partition in assigned))
         await super().on_partitions_assigned(assigned, generation_id)
 
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> dict[Any, Chunk]:  # type: ignore[override] # chunks, for WholeFetches
-        fetched = await super()._fetch_records(*args, **kwargs)
-        chunks = {}
-        for partition, records in fetched.items():
-            if records:
-                sequence = self._next_sequences.get(partition, 0)
-                self._next_sequences[partition] = sequence + 1
-                chunks[partition] = Chunk(records, self._seek_numbers.get(partition, 0), sequence)
-        return chunks
+    async def _fetch_records(  # type: ignore[override] # chunks, for WholeFetches
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float = 0.0,  # noqa: ASYNC109 - Faust's signature
+        max_records: int | None = None,
+    ) -> dict[TopicPartition, Chunk]:
+        first = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=1)
+        # From here on nothing is awaited: no seek comes between taking records and numbering them.
+        taken: dict[TopicPartition, list[Any]] = {partition: list(records) for partition, records in first.items() if records}
+        if taken:
+            _drain(consumer._fetcher, active_partitions, taken, max_records or 1)  # noqa: SLF001 - see the module
+        return {partition: self._numbered(partition, records) for partition, records in taken.items()}
+
+    def _numbered(self, partition: TopicPartition, records: list[Any]) -> Chunk:
+        sequence = self._next_sequences.get(partition, 0)
+        self._next_sequences[partition] = sequence + 1
+        return Chunk(records, self._seek_numbers.get(partition, 0), sequence)
+
+    async def check_errors(self) -> None:
+        """Raise what aiokafka's coordinator or fetcher has died of, or would tell whoever asks."""
+        consumer = self._ensure_consumer()
+        consumer._coordinator.check_errors()  # noqa: SLF001 - getone() and getmany() ask it; Faust calls neither
+        fetching = consumer._fetcher.error_future  # noqa: SLF001 - likewise
+        if fetching.done():
+            fetching.result()
 
     async def seek_numbered(self, partition: TopicPartition, offset: int) -> int:
         """Seek, and return the number that chunks fetched from there on carry."""
@@ -122,6 +164,39 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             await consumer.commit(mine)
 
 
+def _drain(fetcher: Any, partitions: Collection[TP], taken: dict[TopicPartition, list[Any]], records_max: int) -> None:
+    """Add what aiokafka has fetched to ``taken``, up to so many records and POLL_BYTES_MAX.
+
+    As ``Fetcher.fetched_records`` does, in smaller steps and with a bound on bytes. An error in the data (a corrupt batch) must end
+    the worker, as it does: records that were taken before it would otherwise be passed over.
+    """
+    rows = sum(map(len, taken.values()))
+    size = sum(memory_bytes(records) for records in taken.values())
+    for partition in list(fetcher._records):  # noqa: SLF001 - see the module
+        result = fetcher._records[partition]  # noqa: SLF001
+        if partition not in partitions or type(result) is not FetchResult:
+            continue
+        while rows < records_max and size < POLL_BYTES_MAX and (records := result.getall(min(_STEP_RECORDS, records_max - rows))):
+            taken.setdefault(partition, []).extend(records)
+            rows += len(records)
+            size += memory_bytes(records)
+        if not result.has_more():
+            del fetcher._records[partition]  # noqa: SLF001
+            fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001 - the next fetch may go out
+        if rows >= records_max or size >= POLL_BYTES_MAX:
+            return
+
+
+class _NoReadOffsets(dict[TP, int | None]):
+    """Faust's highest delivered offsets: never any."""
+
+    def __missing__(self, _: TP) -> None:
+        return None
+
+    def __setitem__(self, _: TP, __: int | None) -> None:
+        """Keep nothing."""
+
+
 class BatchConsumer(driver.Consumer):
     """Faust's consumer, with whole fetches as messages; it is what a partition writer asks of Kafka."""
 
@@ -132,6 +207,7 @@ class BatchConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._assignment_is_new = False
         self._partition_resumed = asyncio.Event()
+        self._read_offset = _NoReadOffsets()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -167,6 +243,8 @@ class BatchConsumer(driver.Consumer):
                     await self._partition_resumed.wait()
             except TimeoutError:
                 return {}, active
+            if not active:  # an empty set would mean all partitions to aiokafka
+                return {}, active
         paused = bool(self._buffered_partitions or self._paused_partitions)
         seconds = FETCH_WAIT_SECONDS_WHILE_PAUSED if paused else FETCH_WAIT_SECONDS
         return await self._getmany(active_partitions=set(active), timeout=seconds), active
@@ -176,16 +254,17 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Remember that these partitions have to be claimed."""
         self._assignment_is_new = True
+        self.app.partitions.told()
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
         """Have newly assigned partitions claimed; their fetching begins when they are."""
-        if not self._assignment_is_new:
+        if not self._assignment_is_new or self.app.should_stop:
             return
         self._assignment_is_new = False
         assigned = self.assignment()
+        self._buffered_partitions.clear()
         self.pause_partitions(assigned)
-        self._read_offset.clear()
         self.app.partitions.assign([Partition(tp.topic, tp.partition) for tp in assigned], self)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -197,8 +276,13 @@ class BatchConsumer(driver.Consumer):
     async def give_up(self) -> None:
         """Give up every partition: write what is in hand, within the bound, and commit the positions."""
         await self.app.partitions.revoke()
-        await self.commit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_COMMIT_SECONDS):
+                await self.commit()
         self.app.partitions.forget()
+
+    def close(self) -> None:
+        """Nothing: see the module. The thread's own stop closes everything."""
 
     # --- what a partition writer asks
 
@@ -254,12 +338,24 @@ class BatchConsumer(driver.Consumer):
         while not self.should_stop:
             await self.sleep(LOG_END_SECONDS)
             held = self.app.partitions.held
-            if held and not self.should_stop:
+            if self._stopped.is_set():
+                return
+            await self._check_errors()
+            if held:
                 try:
                     ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in held])
                 except RetryableError:
                     continue  # the gauges keep what they knew; /readyz tells about Kafka
                 self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
+
+    async def _check_errors(self) -> None:
+        try:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._thread.check_errors(), self._thread.thread_loop))
+        except KafkaError as error:
+            log.critical(
+                "kafka_refuses", problem=type(error).__name__, what="the worker ends; check the group's rights and settings"
+            )
+            raise
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Say nothing: see the module."""

@@ -59,7 +59,9 @@ async def test_the_start_counts_for_the_first_claim_only(store: Store) -> None:
 
 async def test_a_write_moves_the_position_and_tells_what_it_wrote(store: Store) -> None:
     claim, _ = await store.claim(PARTITION, 5)
-    assert await store.write(claim, batch(5, login(), POISON, login())) == Written(moved=True, rows=2, dead_letters=1)
+    assert await store.write(claim, batch(5, login(), POISON, login())) == Written(
+        moved=True, rows=2, dead_letter_offsets=frozenset({6})
+    )
     assert await store.position(PARTITION) == Position(8, 1)
 
 
@@ -67,13 +69,13 @@ async def test_the_same_write_again_moves_nothing(store: Store) -> None:
     claim, _ = await store.claim(PARTITION, 0)
     written = batch(0, login(), POISON)
     await store.write(claim, written)
-    assert await store.write(claim, written) == Written(moved=False, rows=0, dead_letters=0)
+    assert await store.write(claim, written) == Written(moved=False, rows=0, dead_letter_offsets=frozenset())
 
 
 async def test_a_write_under_an_older_claim_moves_nothing(store: Store) -> None:
     former, _ = await store.claim(PARTITION, 0)
     await store.claim(PARTITION, 0)
-    assert await store.write(former, batch(0, login(), POISON)) == Written(moved=False, rows=0, dead_letters=0)
+    assert await store.write(former, batch(0, login(), POISON)) == Written(moved=False, rows=0, dead_letter_offsets=frozenset())
     assert await store.position(PARTITION) == Position(0, 2)
 
 
@@ -86,7 +88,7 @@ async def test_a_message_that_is_there_is_not_written_again(store: Store) -> Non
     claim, _ = await store.claim(PARTITION, 0)
     await store.write(claim, batch(0, login(), POISON))
     again = builder().build(records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
-    assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letters=0)
+    assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
 
 
 async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
@@ -94,7 +96,7 @@ async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
     twice = records([login(), login(), POISON, POISON], 0)
     twice[1] = replace(twice[1], headers=twice[0].headers)
     twice[3] = replace(twice[3], headers=twice[2].headers)
-    assert await store.write(claim, builder().build(twice, 0, 4)) == Written(moved=True, rows=1, dead_letters=1)
+    assert await store.write(claim, builder().build(twice, 0, 4)) == Written(moved=True, rows=1, dead_letter_offsets=frozenset({2}))
 
 
 async def test_a_refused_row_takes_everything_back(store: Store) -> None:
@@ -107,7 +109,7 @@ async def test_a_refused_row_takes_everything_back(store: Store) -> None:
 
 async def test_a_batch_of_dead_letters_only(store: Store) -> None:
     claim, _ = await store.claim(PARTITION, 0)
-    assert await store.write(claim, batch(0, POISON, POISON)) == Written(moved=True, rows=0, dead_letters=2)
+    assert await store.write(claim, batch(0, POISON, POISON)) == Written(moved=True, rows=0, dead_letter_offsets=frozenset({0, 1}))
 
 
 async def test_partitions_and_topics_do_not_meet(store: Store) -> None:

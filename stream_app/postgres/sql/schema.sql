@@ -94,7 +94,7 @@ GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, 
 
 -- The worker reads only what ON CONFLICT and its position need.
 GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
-GRANT INSERT, SELECT (sent_at, message_id) ON dead_letters TO stream_writer;
+GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON dead_letters TO stream_writer;
 GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_writer;
 
 GRANT SELECT, UPDATE (resolution) ON dead_letters TO stream_operator;

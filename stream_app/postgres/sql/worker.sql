@@ -56,6 +56,6 @@ WITH moved AS (
     ) AS letter (record_offset, message_id, sent_at_ms, reason, field, sealed)
     WHERE EXISTS (SELECT FROM moved)
     ON CONFLICT (sent_at, message_id) DO NOTHING
-    RETURNING 1
+    RETURNING record_offset
 )
-SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT count(*) FROM letters);
+SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT array_agg(record_offset) FROM letters);

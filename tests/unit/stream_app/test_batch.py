@@ -38,7 +38,6 @@ def test_columns_parameters_and_counts(mixed: Batch) -> None:
     assert mixed.parameters()["user_id"] == "u0\x1fu2\x1fu3\x1fu6\x1fu7\x1fu9"
     assert [letter.offset for letter in mixed.dead_letters] == [101, 104, 105, 108]
     assert (mixed.records, mixed.extra_keys, mixed.oldest_sent_at_ms) == (10, 3, SENT_AT_MS + 100)
-    assert mixed.bytes == sum(len(source.value or b"") + 3 for source in mixed.sources)
 
 
 def test_one_sent_at_of_a_dead_letter_is_the_oldest() -> None:

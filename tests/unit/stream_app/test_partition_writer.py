@@ -72,7 +72,7 @@ def test_an_idle_partition_notices_a_failover_that_took_its_last_commits_back() 
             await it.drain(writer)
             it.store.failed_over(standby)
             await asyncio.sleep(POSITION_CHECK_SECONDS + 1)
-            assert writer.next_offset == 10
+            assert writer.lag.next_offset == 10
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(20))
 
@@ -362,8 +362,68 @@ def test_an_unexpected_error_stops_the_partition_and_skips_nothing(monkeypatch: 
                 it.log.deliver(writer, 10)
                 await it.until(lambda: writer.state is State.STOPPED)
                 assert "ZeroDivisionError" in (writer.problem or "")
+                assert it.budget.bytes_used == 0
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(10))
+
+    play(scene())
+
+
+def test_closing_ends_although_a_cancel_was_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(15))
+        writer = it.open()
+        await it.until(lambda: writer.writes)
+
+        async def deaf(*_: Any) -> None:
+            for _ in range(3):
+                try:
+                    await asyncio.sleep(1_000)
+                except asyncio.CancelledError:
+                    continue
+
+        monkeypatch.setattr(it.store, "write", deaf)
+        it.log.deliver(writer, 15)
+        await it.until(lambda: it.log.paused or writer.gauges().buffered_records == 15)
+        async with asyncio.timeout(60):
+            await writer.close(5)
+        assert writer.state is State.CLOSED
+
+    play(scene())
+
+
+def test_a_dead_letter_that_was_there_counts_as_a_duplicate() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(b"poison", b"poison", b"poison")
+        for there in it.log.records[:2]:
+            headers = dict(there.headers)
+            it.store.dead_letters[headers["sent-at"].decode(), headers["message-id"].decode()] = 99
+        async with it.opened() as writer:
+            await it.drain(writer)
+        letters = it.metrics.registry.get_sample_value("stream_dead_letters_total", {"reason": "not_json"})
+        assert (letters, it.count("duplicates_skipped_total")) == (1, 2)
+
+    play(scene())
+
+
+def test_partitions_that_share_memory_wait_together() -> None:
+    async def scene() -> None:
+        budget = Budget(20 * RECORD_OVERHEAD_BYTES)
+        policy = WindowPolicy(rows=1_000, bytes=10_000_000, seconds=50)
+        one, two = Scene(budget=budget, policy=policy), Scene(budget=budget, policy=policy)
+        one.neighbours = two.neighbours = [one, two]
+        one.log.append(*logins(100))
+        two.log.append(*logins(100))
+        async with one.opened() as first, two.opened() as second:
+            one.log.deliver(first, 30)
+            assert (one.log.paused, two.log.paused) == (True, True)
+            await one.until(lambda: one.position == 30)
+            assert (one.log.paused, two.log.paused) == (False, False)
+            await one.drain(first)
+            await two.drain(second)
+        assert budget.bytes_used == 0
 
     play(scene())
 

@@ -9,6 +9,7 @@ from stream_app.windows import RECORD_OVERHEAD_BYTES, Trigger, Window, WindowPol
 class Record:
     value: bytes | None
     number: int = 0
+    key: bytes | None = None
 
 
 def records(count: int, size: int = 0) -> list[Record]:

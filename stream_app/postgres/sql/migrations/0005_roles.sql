@@ -23,7 +23,7 @@ END
 $$;
 
 GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
-GRANT INSERT, SELECT (sent_at, message_id) ON dead_letters TO stream_writer;
+GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON dead_letters TO stream_writer;
 GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_writer;
 
 GRANT SELECT, UPDATE (resolution) ON dead_letters TO stream_operator;

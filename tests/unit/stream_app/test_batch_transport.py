@@ -1,0 +1,179 @@
+"""The real consumer class and Faust's own drain loop over a thread that is made up."""
+
+import asyncio
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import virtual_time
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+from login_records import builder, login, record
+from memory_store import MemoryStore
+
+from pipeline.errors import FatalError
+from stream_app.application import make_app
+from stream_app.batch import Batch
+from stream_app.metrics import WorkerMetrics
+from stream_app.partition_ports import Budget, Chunk
+from stream_app.partitions import Partitions
+from stream_app.positions import Claim, Partition, Written
+from stream_app.settings import WorkerSettings
+from stream_app.transport.batch_transport import POLL_BYTES_MAX, BatchConsumer, _drain
+from stream_app.windows import WindowPolicy, memory_bytes
+
+RECORDS = 5_000
+FETCH = 500
+PLACE = TP("logins", 0)
+
+
+class RefusesOnce(MemoryStore):
+    """A right is missing for a moment: the partition stops, and is claimed again behind what Faust has delivered meanwhile."""
+
+    refusals = 1
+
+    async def write(self, claim: Claim, batch: Batch) -> Written:
+        await asyncio.sleep(0.5)
+        if batch.first_offset >= 2 * FETCH and self.refusals:
+            self.refusals -= 1
+            raise FatalError("permission denied for a moment")
+        return await super().write(claim, batch)
+
+
+class MadeUpThread:
+    """Delivers chunk after chunk, faster than they are written."""
+
+    def __init__(self) -> None:
+        self.thread_loop = asyncio.get_running_loop()
+        self._records = [record(login(), offset) for offset in range(RECORDS)]
+        self._next, self._seek_number, self._sequence = RECORDS, 0, 0
+
+    def assignment(self) -> set[TP]:
+        return {PLACE}
+
+    def highwater(self, _: TP) -> int:
+        return RECORDS
+
+    async def getmany(self, active: set[TP], timeout: float) -> dict[TP, Chunk]:  # noqa: ASYNC109 - Faust's signature
+        await asyncio.sleep(0.01)
+        if PLACE not in active or self._next >= RECORDS:
+            await asyncio.sleep(timeout)
+            return {}
+        chunk = Chunk(self._records[self._next : self._next + FETCH], self._seek_number, self._sequence)
+        self._next, self._sequence = self._next + FETCH, self._sequence + 1
+        return {PLACE: chunk}
+
+    async def log_range(self, _: Any) -> tuple[int, int]:
+        return 0, RECORDS
+
+    async def seek_numbered(self, _: Any, offset: int) -> int:
+        self._next, self._sequence, self._seek_number = offset, 0, self._seek_number + 1
+        return self._seek_number
+
+    async def commit_offsets(self, _: Any) -> None:
+        return
+
+
+def test_a_partition_that_is_claimed_again_under_load_goes_on() -> None:
+    async def scene() -> MemoryStore:
+        app = make_app(WorkerSettings())
+        app.metrics = WorkerMetrics()
+        store = RefusesOnce()
+        app.partitions = Partitions(
+            store=store,
+            builder=builder(),
+            policy=WindowPolicy(rows=FETCH, bytes=8 << 20, seconds=0.2),
+            budget=Budget(48 << 20),
+            flush_seconds=5,
+            metrics=app.metrics,
+        )
+
+        async def deliver(message: Any) -> None:
+            app.partitions.receive(Partition(message.topic, message.partition), message.value)
+
+        async def nothing(*_: Any) -> None:
+            return
+
+        class Consumer(BatchConsumer):
+            def _new_consumer_thread(self) -> Any:
+                return SimpleNamespace(beacon=None)
+
+        consumer = Consumer(app.transport, callback=deliver, on_partitions_revoked=nothing, on_partitions_assigned=nothing)
+        consumer._thread = MadeUpThread()  # type: ignore[assignment]
+        app.__dict__["consumer"] = consumer
+        consumer._set_active_tps({PLACE})
+        consumer._assignment_is_new = True
+        await consumer.perform_seek()
+        drain = asyncio.create_task(consumer._drain_messages(SimpleNamespace(_stopped=consumer._stopped)))  # type: ignore[arg-type]
+        async with asyncio.timeout(120):
+            while len(store.rows) < RECORDS:  # noqa: ASYNC110 - in virtual time
+                await asyncio.sleep(0.5)
+        drain.cancel()
+        await asyncio.gather(drain, return_exceptions=True)
+        await consumer.give_up()
+        return store
+
+    store = virtual_time.run(scene())
+    assert sorted(store.offsets()) == list(range(RECORDS))
+    assert store.positions[Partition("logins", 0)].epoch == 2
+
+
+class MadeUpFetch(FetchResult):
+    """A fetch of one partition whose records are all of one size."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._left = [record(b"x" * size, offset) for offset in range(count)]
+
+    def getall(self, max_records: int | None = None) -> list[Any]:
+        taken, self._left = self._left[:max_records], self._left[max_records:]
+        return taken
+
+    def has_more(self) -> bool:
+        return bool(self._left)
+
+
+def fetcher(monkeypatch: pytest.MonkeyPatch, *fetches: MadeUpFetch) -> Any:
+    monkeypatch.setattr("stream_app.transport.batch_transport.FetchResult", MadeUpFetch)
+    fetched = OrderedDict((TopicPartition("logins", number), fetch) for number, fetch in enumerate(fetches))
+    return SimpleNamespace(_records=fetched, _wait_consume_future=None, _notify=lambda _: None)
+
+
+def drained(fetcher: Any, records_max: int) -> dict[TopicPartition, list[Any]]:
+    taken: dict[TopicPartition, list[Any]] = {}
+    _drain(fetcher, [TP("logins", number) for number in range(8)], taken, records_max)
+    return taken
+
+
+@pytest.mark.parametrize("size", [100_000, 1_048_576])
+def test_one_fetch_of_large_records_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    it = fetcher(monkeypatch, MadeUpFetch(230, size))
+    first = drained(it, 5_000)[TopicPartition("logins", 0)]
+    assert memory_bytes(first) < POLL_BYTES_MAX + 32 * (size + 2_000)
+    total = len(first)
+    while it._records:
+        more = drained(it, 5_000)[TopicPartition("logins", 0)]
+        assert [r.offset for r in more] == list(range(total, total + len(more)))
+        total += len(more)
+    assert total == 230
+
+
+def test_small_records_fill_a_fetch_by_number_over_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = fetcher(monkeypatch, MadeUpFetch(2_000, 200), MadeUpFetch(2_000, 200), MadeUpFetch(2_000, 200))
+    taken = drained(it, 5_000)
+    assert [len(records) for records in taken.values()] == [2_000, 2_000, 1_000]
+    assert list(it._records) == [TopicPartition("logins", 2)]
+
+
+def test_a_partition_that_waits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    it = fetcher(monkeypatch, MadeUpFetch(10, 200))
+    taken: dict[TopicPartition, list[Any]] = {}
+    _drain(it, [TP("logins", 5)], taken, 5_000)
+    assert taken == {}
+
+
+def test_a_worker_that_fetches_nothing_for_long_stays_in_the_group() -> None:
+    """After this long without a fetch aiokafka leaves the group, and Faust never joins again."""
+    app = make_app(WorkerSettings())
+    assert app.conf.broker_max_poll_interval > 10 * 365 * 86_400
