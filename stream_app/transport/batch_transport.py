@@ -176,10 +176,12 @@ def _drain(fetcher: Any, partitions: Collection[TP], taken: dict[TopicPartition,
         result = fetcher._records[partition]  # noqa: SLF001
         if partition not in partitions or type(result) is not FetchResult:
             continue
-        while rows < records_max and size < POLL_BYTES_MAX and (records := result.getall(min(_STEP_RECORDS, records_max - rows))):
-            taken.setdefault(partition, []).extend(records)
-            rows += len(records)
-            size += memory_bytes(records)
+        while result.has_more() and rows < records_max and size < POLL_BYTES_MAX:
+            records = result.getall(min(_STEP_RECORDS, records_max - rows))
+            if records:
+                taken.setdefault(partition, []).extend(records)
+                rows += len(records)
+                size += memory_bytes(records)
         if not result.has_more():
             del fetcher._records[partition]  # noqa: SLF001
             fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001 - the next fetch may go out

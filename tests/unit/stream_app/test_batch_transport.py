@@ -120,23 +120,37 @@ def test_a_partition_that_is_claimed_again_under_load_goes_on() -> None:
     assert store.positions[Partition("logins", 0)].epoch == 2
 
 
-class MadeUpFetch(FetchResult):
-    """A fetch of one partition whose records are all of one size."""
+class MadeUpRecords:
+    """What aiokafka has unpacked of one partition's fetch, and the partition's position: records that are all of one size."""
+
+    active = True
+    paused = False
 
     def __init__(self, count: int, size: int) -> None:
-        self._left = [record(b"x" * size, offset) for offset in range(count)]
+        self._left = iter([record(b"x" * size, offset) for offset in range(count)])
+        self.next_fetch_offset = self.position = 0
 
-    def getall(self, max_records: int | None = None) -> list[Any]:
-        taken, self._left = self._left[:max_records], self._left[max_records:]
-        return taken
+    def __iter__(self) -> "MadeUpRecords":
+        return self
 
-    def has_more(self) -> bool:
-        return bool(self._left)
+    def __next__(self) -> Any:
+        found = next(self._left)
+        self.next_fetch_offset = found.offset + 1
+        return found
+
+    def state_value(self, _: Any) -> "MadeUpRecords":
+        return self
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
 
 
-def fetcher(monkeypatch: pytest.MonkeyPatch, *fetches: MadeUpFetch) -> Any:
-    monkeypatch.setattr("stream_app.transport.batch_transport.FetchResult", MadeUpFetch)
-    fetched = OrderedDict((TopicPartition("logins", number), fetch) for number, fetch in enumerate(fetches))
+def fetcher(*fetches: MadeUpRecords) -> Any:
+    """Fetch results of aiokafka's own over made-up records."""
+    fetched = OrderedDict()
+    for number, records in enumerate(fetches):
+        place = TopicPartition("logins", number)
+        fetched[place] = FetchResult(place, assignment=records, partition_records=records, backoff=0)
     return SimpleNamespace(_records=fetched, _wait_consume_future=None, _notify=lambda _: None)
 
 
@@ -147,8 +161,8 @@ def drained(fetcher: Any, records_max: int) -> dict[TopicPartition, list[Any]]:
 
 
 @pytest.mark.parametrize("size", [100_000, 1_048_576])
-def test_one_fetch_of_large_records_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    it = fetcher(monkeypatch, MadeUpFetch(230, size))
+def test_one_fetch_of_large_records_is_bounded_in_bytes(size: int) -> None:
+    it = fetcher(MadeUpRecords(230, size))
     first = drained(it, 5_000)[TopicPartition("logins", 0)]
     assert memory_bytes(first) < POLL_BYTES_MAX + 32 * (size + 2_000)
     total = len(first)
@@ -159,15 +173,15 @@ def test_one_fetch_of_large_records_is_bounded_in_bytes(monkeypatch: pytest.Monk
     assert total == 230
 
 
-def test_small_records_fill_a_fetch_by_number_over_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    it = fetcher(monkeypatch, MadeUpFetch(2_000, 200), MadeUpFetch(2_000, 200), MadeUpFetch(2_000, 200))
+def test_small_records_fill_a_fetch_by_number_over_all_partitions() -> None:
+    it = fetcher(MadeUpRecords(2_000, 200), MadeUpRecords(2_000, 200), MadeUpRecords(2_000, 200))
     taken = drained(it, 5_000)
     assert [len(records) for records in taken.values()] == [2_000, 2_000, 1_000]
     assert list(it._records) == [TopicPartition("logins", 2)]
 
 
-def test_a_partition_that_waits_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    it = fetcher(monkeypatch, MadeUpFetch(10, 200))
+def test_a_partition_that_waits_is_left_alone() -> None:
+    it = fetcher(MadeUpRecords(10, 200))
     taken: dict[TopicPartition, list[Any]] = {}
     _drain(it, [TP("logins", 5)], taken, 5_000)
     assert taken == {}
