@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 import virtual_time
 from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import GroupAuthorizationFailedError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 from login_records import builder, login, record
@@ -191,3 +193,20 @@ def test_a_worker_that_fetches_nothing_for_long_stays_in_the_group() -> None:
     """After this long without a fetch aiokafka leaves the group, and Faust never joins again."""
     app = make_app(WorkerSettings())
     assert app.conf.broker_max_poll_interval > 10 * 365 * 86_400
+
+
+def test_what_kafka_refuses_ends_the_worker_and_is_named() -> None:
+    async def scene() -> None:
+        class Refusing:
+            thread_loop = asyncio.get_running_loop()
+
+            async def check_errors(self) -> None:
+                raise GroupAuthorizationFailedError("login-stream")
+
+        consumer = BatchConsumer.__new__(BatchConsumer)
+        consumer._thread = Refusing()  # type: ignore[assignment]
+        with structlog.testing.capture_logs() as events, pytest.raises(GroupAuthorizationFailedError):
+            await consumer._check_errors()
+        assert [(event["event"], event["problem"]) for event in events] == [("kafka_refuses", "GroupAuthorizationFailedError")]
+
+    asyncio.run(scene())
