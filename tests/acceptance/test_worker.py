@@ -10,6 +10,7 @@ from signal import Signals
 import pytest
 from running_pipeline import RunningPipeline, fields_in_log, wait_until
 
+from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
@@ -233,6 +234,21 @@ def test_it_stops_within_its_bound_and_writes_what_it_held(pipeline: RunningPipe
     started = time.monotonic()
     assert pipeline.stop("worker") == 0
     assert time.monotonic() - started < 5
+    assert pipeline.count("user_logins") == 100
+
+
+def test_it_stops_within_a_bound_although_kafka_is_silent(pipeline: RunningPipeline, kafka: Kafka) -> None:
+    pipeline.start_worker(WINDOW_SECONDS="60", WINDOW_ROWS="100000")
+    pipeline.wait_ready("worker")
+    pipeline.produce(logins(range(100)))
+    wait_until(lambda: pipeline.metric("worker", "stream_records_received_total") == 100, "the records wait in an open window")
+    kafka.child.send_signal(Signals.SIGSTOP)
+    try:
+        started = time.monotonic()
+        assert pipeline.stop("worker") == 0
+        assert time.monotonic() - started < 25
+    finally:
+        kafka.child.send_signal(Signals.SIGCONT)
     assert pipeline.count("user_logins") == 100
 
 
