@@ -172,6 +172,19 @@ def test_postgres_absent_for_20_seconds_under_load(pipeline: RunningPipeline, po
     assert len(fields_in_log(pipeline.log("worker"), "worker_started")) == 1
 
 
+def test_kafka_killed_and_started_again(pipeline: RunningPipeline, kafka: Kafka) -> None:
+    pipeline.start_worker()
+    pipeline.produce(logins(range(20_000)))
+    wait_until(lambda: pipeline.count("user_logins") > 0, "rows")
+    kafka.kill()
+    time.sleep(8)  # longer than the session timeout: the group has to be joined anew
+    kafka.start()
+    pipeline.produce(logins(range(20_000, 30_000)))
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(30_000))
+    assert len(fields_in_log(pipeline.log("worker"), "worker_started")) == 1
+
+
 def test_a_row_that_postgres_refuses_is_one_dead_letter(pipeline: RunningPipeline) -> None:
     pipeline.query("ALTER TABLE user_logins ADD CONSTRAINT no_unlucky CHECK (user_id <> 'user-4711')")
     pipeline.produce(logins(range(6_000)))
