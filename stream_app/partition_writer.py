@@ -31,18 +31,13 @@ from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partition_ports import Budget, Chunk, Log, Store
 from stream_app.positions import Claim, Partition
+from stream_app.stall_guard import StallGuard
 from stream_app.windows import Trigger, Window, WindowPolicy
 
 log = structlog.get_logger(__name__)
 
 POSITION_CHECK_SECONDS = 30.0
 """An idle partition asks Postgres this often whether its position still stands."""
-
-STALL_SECONDS = 10.0
-STALL_AGAIN_SECONDS = 300.0
-"""A claimed partition to which nothing comes for this long, although its log goes on, is read again: the last chunk before a pause
-may have been dropped on the way, and no later one is there to show it. If still nothing comes (the log may end in control records,
-which are never delivered), the next time is later."""
 
 
 class State(StrEnum):
@@ -99,11 +94,8 @@ class PartitionWriter:
         self._expected_offset: int | None = None  # of the next chunk; None while nothing may be received
         self._seek_number = -1
         self._next_sequence = 0
-        self._stalled_at: int | None = None  # the offset that nothing came for when last seen, and since when
-        self._stalled_since = 0.0
-        self._stall_seconds = STALL_SECONDS
-        self._stall_read_again_at: int | None = None
-        self._reads_again = False  # something did not come as it should: write what came before, then claim anew
+        self._stall_guard = StallGuard(monotonic)
+        self._reads_again = False  # something did not come as it should: claim, and read from the position again
         self._changed = asyncio.Event()
         self._closing = asyncio.Event()
         self._paused = False
@@ -143,15 +135,7 @@ class PartitionWriter:
     def saw_log_end(self, log_end: int) -> None:
         """The log's end, as Kafka has just told it. Called every few seconds."""
         self.lag.log_ends_at(log_end)
-        expected = self._expected_offset
-        if expected is None or self._paused or log_end <= expected:
-            self._stalled_at = None
-        elif expected != self._stalled_at:
-            self._stalled_at, self._stalled_since = expected, self._monotonic()
-            if expected != self._stall_read_again_at:
-                self._stall_seconds = STALL_SECONDS
-        elif self._monotonic() - self._stalled_since >= self._stall_seconds:
-            self._stall_read_again_at, self._stall_seconds = expected, STALL_AGAIN_SECONDS
+        if self._stall_guard.is_stalled(None if self._paused else self._expected_offset, log_end):
             self._read_again("nothing came although the log goes on")
 
     def follow_budget(self) -> None:
