@@ -39,9 +39,12 @@ async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:
 
 
 async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is_no_cancellation(pool: ConnectionPool) -> None:
+    codes: list[str | None] = []
+    pool._on_retryable = codes.append
     with pytest.raises(RetryableError):
         await pool.fetch_one("SELECT pg_sleep(5)", {})
     assert await pool.fetch_one("SELECT 1", {}) == (1,)
+    assert codes == ["57014"]
 
 
 async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: ConnectionPool) -> None:

@@ -23,7 +23,7 @@ from stream_app.partition_ports import Budget, Chunk
 from stream_app.partitions import Partitions
 from stream_app.positions import Claim, Partition, Written
 from stream_app.settings import WorkerSettings
-from stream_app.transport.batch_transport import POLL_BYTES_MAX, BatchConsumer, _drain
+from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, POLL_BYTES_MAX, BatchConsumer, _drain
 from stream_app.windows import WindowPolicy, memory_bytes
 
 RECORDS = 5_000
@@ -78,35 +78,41 @@ class MadeUpThread:
         return
 
 
+def made_up_consumer(store: MemoryStore) -> BatchConsumer:
+    """A consumer of Faust's and ours that has just been assigned one partition, over a made-up thread."""
+    app = make_app(WorkerSettings())
+    app.metrics = WorkerMetrics()
+    app.partitions = Partitions(
+        store=store,
+        builder=builder(),
+        policy=WindowPolicy(rows=FETCH, bytes=8 << 20, seconds=0.2),
+        budget=Budget(48 << 20),
+        flush_seconds=5,
+        metrics=app.metrics,
+    )
+
+    async def deliver(message: Any) -> None:
+        app.partitions.receive(Partition(message.topic, message.partition), message.value)
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    class Consumer(BatchConsumer):
+        def _new_consumer_thread(self) -> Any:
+            return SimpleNamespace(beacon=None)
+
+    consumer = Consumer(app.transport, callback=deliver, on_partitions_revoked=nothing, on_partitions_assigned=nothing)
+    consumer._thread = MadeUpThread()  # type: ignore[assignment]
+    app.__dict__["consumer"] = consumer
+    consumer._set_active_tps({PLACE})
+    consumer._assignment_is_new = True
+    return consumer
+
+
 def test_a_partition_that_is_claimed_again_under_load_goes_on() -> None:
     async def scene() -> MemoryStore:
-        app = make_app(WorkerSettings())
-        app.metrics = WorkerMetrics()
         store = RefusesOnce()
-        app.partitions = Partitions(
-            store=store,
-            builder=builder(),
-            policy=WindowPolicy(rows=FETCH, bytes=8 << 20, seconds=0.2),
-            budget=Budget(48 << 20),
-            flush_seconds=5,
-            metrics=app.metrics,
-        )
-
-        async def deliver(message: Any) -> None:
-            app.partitions.receive(Partition(message.topic, message.partition), message.value)
-
-        async def nothing(*_: Any) -> None:
-            return
-
-        class Consumer(BatchConsumer):
-            def _new_consumer_thread(self) -> Any:
-                return SimpleNamespace(beacon=None)
-
-        consumer = Consumer(app.transport, callback=deliver, on_partitions_revoked=nothing, on_partitions_assigned=nothing)
-        consumer._thread = MadeUpThread()  # type: ignore[assignment]
-        app.__dict__["consumer"] = consumer
-        consumer._set_active_tps({PLACE})
-        consumer._assignment_is_new = True
+        consumer = made_up_consumer(store)
         await consumer.perform_seek()
         drain = asyncio.create_task(consumer._drain_messages(SimpleNamespace(_stopped=consumer._stopped)))  # type: ignore[arg-type]
         async with asyncio.timeout(120):
@@ -120,6 +126,63 @@ def test_a_partition_that_is_claimed_again_under_load_goes_on() -> None:
     store = virtual_time.run(scene())
     assert sorted(store.offsets()) == list(range(RECORDS))
     assert store.positions[Partition("logins", 0)].epoch == 2
+
+
+def test_an_assignment_is_claimed_once_and_forgets_who_waited_before() -> None:
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        consumer._buffered_partitions.add(PLACE)
+        await consumer.perform_seek()
+        assert (consumer.app.partitions.held, consumer._buffered_partitions) == ([Partition("logins", 0)], set())
+        await consumer.perform_seek()  # Faust calls it again and again while the flow is stopped
+        await consumer.give_up()
+        assert consumer.app.partitions.held == []
+
+    virtual_time.run(scene())
+
+
+def test_an_assignment_that_meets_a_stop_is_not_claimed() -> None:
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        consumer.app._stopped.set()
+        await consumer.perform_seek()
+        assert consumer.app.partitions.held == []
+
+    virtual_time.run(scene())
+
+
+def test_between_a_revoke_and_the_next_assignment_nothing_is_ours() -> None:
+    async def scene() -> None:
+        partitions = made_up_consumer(MemoryStore()).app.partitions
+        partitions.told()
+        assert partitions.assigned
+        await partitions.revoke()
+        assert not partitions.assigned
+
+    virtual_time.run(scene())
+
+
+def test_the_last_commit_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        monkeypatch.setattr(consumer.app.partitions, "uncommitted", lambda: {Partition("logins", 0): 1})
+        monkeypatch.setattr(consumer._thread, "commit_offsets", lambda _: asyncio.sleep(1_000))
+        await consumer.give_up()
+        assert asyncio.get_running_loop().time() == pytest.approx(LAST_COMMIT_SECONDS)
+
+    virtual_time.run(scene())
+
+
+def test_no_partition_to_fetch_is_not_taken_for_all_of_them() -> None:
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        consumer.resume_flow()
+        consumer._active_partitions.clear()
+        asyncio.get_running_loop().call_later(0.1, consumer._partition_resumed.set)
+        assert await consumer._wait_next_records(1.0) == ({}, set())
+        assert asyncio.get_running_loop().time() == pytest.approx(0.1), "it asked Kafka"
+
+    virtual_time.run(scene())
 
 
 class MadeUpRecords:

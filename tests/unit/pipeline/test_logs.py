@@ -1,0 +1,87 @@
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from pipeline import logs
+from pipeline.errors import FatalError
+from pipeline.settings import LogSettings, load
+
+SECRET = "203.0.113.7"
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+def configure(**settings: str) -> None:
+    logs.configure(load(LogSettings, **settings))
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def quoting_driver() -> None:
+    try:
+        fail(KeyError(SECRET))
+    except KeyError as error:
+        raise ValueError(f"duplicate key: ({SECRET})") from error
+
+
+def test_a_foreign_errors_message_is_not_logged_and_its_place_is(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="json")
+    try:
+        quoting_driver()
+    except ValueError:
+        structlog.get_logger("test.foreign").exception("went_wrong")
+        logging.getLogger("test.library").exception("it went wrong")
+    text = capsys.readouterr().err
+    assert SECRET not in text
+    ours, library = map(json.loads, text.splitlines())
+    for event in (ours, library):
+        assert event["error"] == "ValueError"
+        assert "test_logs.py" in event["exception"]
+        assert "KeyError" in event["exception"]
+
+
+def test_our_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="json")
+    try:
+        fail(FatalError("run faust -A stream_app migrate"))
+    except FatalError:
+        structlog.get_logger("test.ours").exception("went_wrong")
+    assert json.loads(capsys.readouterr().err)["error"] == "FatalError: run faust -A stream_app migrate"
+
+
+def test_one_line_an_event_with_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="text")
+    structlog.get_logger("test.text").info("partition_claimed", partition=3)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "partition_claimed" in line
+    assert "partition=3" in line
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_libraries_never_log_their_debug_lines_which_quote_bodies(capsys: pytest.CaptureFixture[str], level: str) -> None:
+    configure(log_level=level)
+    for library in ("botocore.endpoint", "aiokafka.producer", "faust.transport"):
+        logging.getLogger(library).debug("body %s", SECRET)
+    assert SECRET not in capsys.readouterr().err
+
+
+def test_what_aiokafka_warns_of_at_each_rebalance_is_dropped_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    configure()
+    aiokafka = logging.getLogger("aiokafka.consumer.group_coordinator")
+    aiokafka.warning("Heartbeat failed for group %s because it is rebalancing", "g")
+    aiokafka.error("Group Coordinator Request failed: %s", "[Error 15] GroupCoordinatorNotAvailableError")
+    aiokafka.error("Heartbeat failed: %r", "other")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "other" in line
