@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from pipeline.errors import SettingsError
 from pipeline.settings import KafkaSettings, Settings, load, read_secret_file
@@ -20,6 +21,12 @@ def test_a_wrong_value_is_named_by_its_variable_and_not_quoted(monkeypatch: pyte
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_not_even_pydantics_own_error_quotes_a_value() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Secrets(window_rows=1, password="hunter2")  # type: ignore[arg-type]
+    assert "hunter2" not in str(caught.value)
 
 
 def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,6 +270,8 @@ def test_what_kafka_refuses_ends_the_worker_and_is_named() -> None:
         consumer._thread = Refusing()  # type: ignore[assignment]
         with structlog.testing.capture_logs() as events, pytest.raises(GroupAuthorizationFailedError):
             await consumer._check_errors()
-        assert [(event["event"], event["problem"]) for event in events] == [("kafka_refuses", "GroupAuthorizationFailedError")]
+        (event,) = events
+        assert (event["event"], event["log_level"]) == ("kafka_refuses", "critical")
+        assert event["problem"] == "GroupAuthorizationFailedError"
 
     asyncio.run(scene())
