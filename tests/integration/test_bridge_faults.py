@@ -39,8 +39,8 @@ def logins(number: int) -> list[str]:
 def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
     elasticmq: ElasticMq, kafka: Kafka, tmp_path: Path
 ) -> None:
-    """Visibility (3 s) runs out twice while Kafka is away: what is held must be extended, or it would come twice."""
-    queue, topic = Queue(elasticmq.endpoint_url, visibility_seconds=3), Topic(kafka.bootstrap_servers)
+    """Visibility (6 s) runs out while Kafka is away: what is held must be extended, or it would come twice."""
+    queue, topic = Queue(elasticmq.endpoint_url, visibility_seconds=6), Topic(kafka.bootstrap_servers)
     with RunningBridge(tmp_path, queue, topic) as bridge:
         early = queue.send(logins(50))
         wait_for(queue.is_empty, "forwarding works")
@@ -163,7 +163,8 @@ def test_errors_of_sqs_are_survived_with_backoff(queue: Queue, topic: Topic, pro
         first(3, "DeleteMessageBatch", error(503, "ServiceUnavailable")),
     ]
     ids = queue.send(logins(30))
-    with RunningBridge(tmp_path, queue, topic, endpoint_url=proxy.endpoint_url) as bridge:
+    # One receiver, and so one deleter: the errors meet one request after the other, not several that each get over their own.
+    with RunningBridge(tmp_path, queue, topic, endpoint_url=proxy.endpoint_url, BRIDGE_RECEIVERS="1") as bridge:
         wait_for(queue.is_empty, "all forwarded in spite of them")
         bridge.wait_for_event("sqs_recovered")
         assert bridge.metric("bridge_backoffs_total", dependency="sqs") >= 5

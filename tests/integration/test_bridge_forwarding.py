@@ -29,10 +29,12 @@ def test_each_message_becomes_one_record_and_is_deleted(
     sqs_endpoint_url: str, kafka: Kafka, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     queue, topic = Queue(sqs_endpoint_url), Topic(kafka.bootstrap_servers)
-    number_of = 1_000 if "moto" not in request.node.callspec.id else 100  # moto's time grows with the square of its queue
+    on_moto = "moto" in request.node.callspec.id
+    number_of = 100 if on_moto else 1_000  # moto's time grows with the square of its queue
+    settings = {"BRIDGE_RECEIVERS": "1"} if on_moto else {}  # it may hand one message to two requests at a time
     bodies = [*(login(number) for number in range(number_of - 2)), "not JSON at all", '{"user_id": 7}']
     ids = queue.send(bodies)
-    with RunningBridge(tmp_path, queue, topic) as bridge:
+    with RunningBridge(tmp_path, queue, topic, **settings) as bridge:
         wait_for(queue.is_empty, "all messages deleted", 60)
         assert bridge.metric("bridge_messages_received_total") == number_of
         assert bridge.metric("bridge_messages_deleted_total", result="ok") == number_of
