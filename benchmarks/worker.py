@@ -1,193 +1,197 @@
-"""Rows a second that one worker writes from a filled topic, with everything on this machine.
+"""How many rows a second one worker writes from a full topic, and what a row costs; beside it peers and limits.
 
-    python -m benchmarks.worker [--records 500000] [--rounds 3] [--partitions 4]
-
-Real Kafka and Postgres (fsync and synchronous_commit on, the unique index in place), both masked fields AES-SIV. The topic is
-filled once; each round starts a new consumer group on an emptied table. The rate is taken from the first position seen to move to
-the last; start-up is not in it. CPU seconds are of the same span. Compare figures of one run only: the machine may be noisy.
+python -m benchmarks.worker [--records 1000000] [--rounds 3] [--partitions 4] [--only NAME]… [--keep DIRECTORY]
 """
 
-import argparse
-import os
-import secrets
-import statistics
 import sys
-import tempfile
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from signal import Signals
 
-import psutil
-import psycopg2
-from confluent_kafka import Producer
+import click
 
-from dev_servers.kafka import Kafka
-from dev_servers.made_up_logins import made_up_logins
-from dev_servers.postgres import Postgres
-from dev_servers.process import ChildProcess, Launch
-from dev_servers.server import start_together, stop_together
-from pipeline.kafka_topic import ensure_topic
-from pipeline.settings import KafkaSettings, load
+from benchmarks import filling, limits
+from benchmarks.machine import PROJECT
+from benchmarks.meter import Meter
+from benchmarks.peer import Peer, Servers
+from benchmarks.peers import TOPIC_PEERS
+from benchmarks.report import Contender, Report, Run, Target
+from benchmarks.session import NoFiguresError, Progress, finish, keep_option, rounds_option, save_option
+from benchmarks.topic_run import QUANTITIES, run_peer
+from benchmarks.workbench import FAUST, Workbench, workbench
+from dev_servers.process import Launch
 
-ROOT = Path(__file__).parents[1]
-TOPIC = "logins"
-RUN_SECONDS_MAX = 300.0
-SENT_AT_MS = 1_795_000_000_000
+OURS = "login-stream worker"
+DRAIN = "limit: read the topic, do nothing"
+COPY = "limit: COPY, one transaction"
+COPY_IN_PARTS = "limit: COPY, 5,000 rows a transaction"
+COPIES = {COPY: 0, COPY_IN_PARTS: 5_000}
+LIMITS = (DRAIN, *COPIES)
+LIMIT_SECONDS_MAX = 300.0
+RATE = QUANTITIES[0]
 
+TARGETS = (
+    Target("worker, share of the limit (COPY)", OURS, RATE.key, 0.4, at_least=True, against=COPY),
+    Target("worker, CPU us a row", OURS, "cpu_us", 8),
+    Target("Postgres, CPU us a row", OURS, "postgres_cpu_us", 8),
+    *(
+        Target(f"worker, rate against {name}", OURS, RATE.key, ratio, at_least=True, against=name)
+        for name, ratio in {"plain Faust agent": 20, "Quix Streams": 6, "Redpanda Connect": 2}.items()
+    ),
+)
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What one round measured; CPU in microseconds a row."""
-
-    rows_per_second: float
-    worker_cpu_us: float
-    postgres_cpu_us: float
-    kafka_cpu_us: float
-    worker_rss_mib: float
-
-
-def fill(bootstrap_servers: str, records: int, partitions: int) -> None:
-    """Put made-up logins on the topic, with the headers that the bridge writes."""
-    ensure_topic(load(KafkaSettings, kafka_bootstrap_servers=bootstrap_servers, kafka_topic_partitions=partitions))
-    producer = Producer(
-        {"bootstrap.servers": bootstrap_servers, "linger.ms": 50, "batch.size": 262_144, "compression.type": "lz4", "acks": "all"}
-    )
-    for number, login in enumerate(made_up_logins(records)):
-        headers = [
-            ("message-id", str(uuid.UUID(int=number << 64 | number, version=4)).encode()),
-            ("sent-at", str(SENT_AT_MS + number // 10).encode()),
-            ("source", b"login-queue"),
-        ]
-        while True:
-            try:
-                producer.produce(TOPIC, login.body().encode(), login.user_id.encode(), headers=headers)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    if producer.flush(60):
-        raise SystemExit("the topic could not be filled")
+METHOD = """
+- One process of ours, one of each peer; Kafka, Postgres and that process share the machine. The topic is full before the start.
+  Each run has a new consumer group and an emptied table with its unique index. Postgres has fsync and synchronous_commit on.
+- The rate is of the rows after the first commit, from the first commit to the last, by Postgres's own commit times. CPU is that of
+  the whole process tree over the same span. Start-up is not in it and stands apart.
+- A run whose table does not hold exactly the topic's rows, both fields masked, has no figures.
+- Limits: "read the topic" is aiokafka's getmany, which is under Faust, without a look at any record. COPY takes the rows that our
+  worker has just written and writes them into the same table, emptied, over one connection; it checks no position and no conflict.
+- Not measured: more than one broker, a network, a topic that is being written to (see the latency), records that are no logins.
+"""
 
 
-def cpu_seconds(pid: int) -> float:
-    """Of a process and all its children, ended ones included."""
-    total = 0.0
-    process = psutil.Process(pid)
-    for one in (process, *process.children(recursive=True)):
-        try:
-            times = one.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+def our_worker(records: int, settings: Mapping[str, str] | None = None) -> Peer:
+    """The worker as its users start it."""
+
+    def command(servers: Servers) -> Launch:
+        return Launch([*FAUST, "worker"], {**servers.environment, **(settings or {})}, PROJECT, stop_seconds=30.0)
+
+    return Peer(OURS, "each record exactly once: position and rows in one statement", records, command)
 
 
-def run_round(kafka: Kafka, postgres: Postgres, directory: Path, records: int) -> Round:
-    """One worker, from an empty table to the last record."""
-    with closing(psycopg2.connect(postgres.dsn)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute("TRUNCATE user_logins, dead_letters, stream_positions")
-        cursor.execute("CHECKPOINT")
-        worker = ChildProcess(
-            "worker",
-            Launch(
-                [sys.executable, "-m", "faust", "-A", "stream_app", "worker", "--without-web"],
-                environment(kafka, postgres, directory) | {"CONSUMER_GROUP": f"bench-{secrets.token_hex(4)}"},
-                ROOT,
-            ),
-            directory / "worker.log",
-        )
-        try:
-            pids = (worker.pid, postgres.child.pid, kafka.child.pid)
-            first: tuple[float, int, list[float]] | None = None
-            deadline = time.monotonic() + RUN_SECONDS_MAX
-            while time.monotonic() < deadline:
-                worker.check()
-                cursor.execute("SELECT coalesce(sum(next_offset), 0)::bigint FROM stream_positions")
-                row = cursor.fetchone()
-                done, now = (row[0] if row else 0), time.monotonic()
-                if done and first is None:
-                    first = (now, done, [cpu_seconds(pid) for pid in pids])
-                if done >= records and first is not None:
-                    break
-                time.sleep(0.02)
-            else:
-                raise SystemExit(f"not done within {RUN_SECONDS_MAX:g} s; see {worker.log_file}")
-            rows, seconds = done - first[1], now - first[0]
-            cpu = [(cpu_seconds(pid) - before) / rows * 1e6 for pid, before in zip(pids, first[2], strict=True)]
-            rss = psutil.Process(worker.pid).memory_info().rss / 2**20
-        finally:
-            worker.stop(Signals.SIGTERM)
-        cursor.execute("SELECT count(*) FROM user_logins")
-        row = cursor.fetchone()
-        if row is None or row[0] != records:
-            raise SystemExit(f"{row} rows instead of {records}: no figure counts")
-        return Round(rows / seconds, *cpu, rss)
-
-
-def environment(kafka: Kafka, postgres: Postgres, directory: Path) -> dict[str, str]:
-    """What the worker is told."""
+def run_limit(bench: Workbench, name: str, arguments: Sequence[str | Path]) -> Mapping[str, float]:
+    """One of :mod:`benchmarks.limits`. Raises :class:`NoFiguresError`."""
+    child = bench.launch(name, Launch([sys.executable, "-m", "benchmarks.limits", *arguments], directory=PROJECT))
+    try:
+        with Meter({"peer": child.pid, **bench.pids}) as meter:
+            code = child.wait(LIMIT_SECONDS_MAX)
+    finally:
+        child.stop()
+    output = child.log_file.read_text()
+    if code != 0:
+        raise NoFiguresError(f"failed with exit code {code}", output)
+    limit = limits.parsed(output)
+    span = (limit.since, limit.until)
+    per_record = 1e6 / limit.records
     return {
-        "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-        "POSTGRES_DSN": postgres.dsn,
-        "MASKING_KEYSET_FILE": str(directory / "keys" / "masking.keyset.json"),
-        "DEAD_LETTER_PUBLIC_KEYSET_FILE": str(directory / "keys" / "dead-letter-public.keyset.json"),
+        "rows_per_second": limit.records_per_second,
+        "cpu_us": limit.cpu_seconds * per_record,
+        "postgres_cpu_us": meter.cpu("postgres", *span) * per_record,
+        "kafka_cpu_us": meter.cpu("kafka", *span) * per_record,
+        "memory_mib": meter.resident_most("peer") / 2**20,
+        "other_cores": meter.other_cores(*span),
     }
 
 
-def rounds_of(kafka: Kafka, postgres: Postgres, directory: Path, records: int, rounds: int) -> Iterator[Round]:
-    """Set up, then measure round by round."""
-    for number, command in enumerate((["keys", "create", "--directory", str(directory / "keys")], ["migrate"])):
-        child = ChildProcess(
-            f"command-{number}",
-            Launch([sys.executable, "-m", "faust", "-A", "stream_app", *command], environment(kafka, postgres, directory), ROOT),
-            directory / f"command-{number}.log",
+class WorkerBenchmark:
+    """Contenders on their topics; ``only``: words, of which a contender's name must have one."""
+
+    def __init__(self, bench: Workbench, progress: Progress, records: int, partitions: int, only: Sequence[str]) -> None:
+        self._bench, self._progress = bench, progress
+        self._records, self._partitions = records, partitions
+        self._only = [word.lower() for word in only]
+        self._ours = our_worker(records)
+        self._peers = [peer for peer in TOPIC_PEERS if self._wanted(peer.name)]
+
+    @property
+    def contenders(self) -> list[Contender]:
+        """The table's rows."""
+        fewer = {peer: f"{peer.records:,} records; " if peer.records < self._records else "" for peer in self._peers}
+        every = [
+            Contender(OURS, self._ours.note),
+            *(Contender(peer.name, fewer[peer] + peer.note) for peer in self._peers),
+            *(Contender(limit) for limit in LIMITS),
+        ]
+        return [contender for contender in every if self._wanted(contender.name)]
+
+    def run(self, rounds: int) -> Iterator[Run]:
+        """All contenders in turn in each round."""
+        runnable = []
+        for peer in self._peers:
+            if reason := peer.missing():
+                self._progress.say(f"{peer.name}: not run, {reason}")
+                yield Run(peer.name, 1, problem=f"not run: {reason}")
+            else:
+                runnable.append(peer)
+        topics = {peer: self._fill(peer) for peer in (self._ours, *runnable)}
+        with self._progress.step("reading the topic once, so that the broker is warm"):
+            self._drain(topics[self._ours])
+        for number in range(1, rounds + 1):
+            if self._wanted(DRAIN):
+                yield self._attempt(DRAIN, number, lambda _: self._drain(topics[self._ours]))
+            if self._wanted(OURS):
+                yield (written := self._attempt(OURS, number, partial(self._run, self._ours, topics[self._ours])))
+                # From here to the next run the table holds what our worker wrote, which the limit takes.
+                for name, rows in COPIES.items():
+                    if written.problem is None and self._wanted(name):
+                        yield self._attempt(name, number, partial(self._copy, rows))
+            for peer in runnable:
+                yield self._attempt(peer.name, number, partial(self._run, peer, topics[peer]))
+
+    def _wanted(self, name: str) -> bool:
+        return not self._only or any(word in name.lower() for word in self._only)
+
+    def _attempt(self, name: str, number: int, measure: Callable[[Callable[[str], None]], Mapping[str, float]]) -> Run:
+        return self._progress.attempt(name, number, RATE, measure)
+
+    def _drain(self, topic: str) -> Mapping[str, float]:
+        return run_limit(self._bench, "drain", ["drain", self._bench.kafka.bootstrap_servers, topic, str(self._records)])
+
+    def _copy(self, rows: int, _: Callable[[str], None]) -> Mapping[str, float]:
+        return run_limit(self._bench, "copy", ["copy", self._bench.postgres.dsn, str(rows)])
+
+    def _run(self, peer: Peer, topic: str, update: Callable[[str], None]) -> Mapping[str, float]:
+        self._bench.empty_tables()
+        rows = min(peer.records, self._records)
+        return run_peer(self._bench, peer, topic, self._partitions, rows, on_progress=update)
+
+    def _fill(self, peer: Peer) -> str:
+        records = min(peer.records, self._records)
+        form = "" if peer.body is None else "-" + "".join(filter(str.isalnum, peer.name.lower()))
+        topic = f"logins-{records}-{self._partitions}{form}"
+        filling.fill_topic(
+            self._bench.kafka.bootstrap_servers,
+            topic,
+            self._partitions,
+            filling.login_messages(records),
+            records,
+            body=peer.body,
+            say=self._progress.say,
         )
-        if child.wait(60) != 0:
-            raise SystemExit(child.log_file.read_text())
-    for _ in range(rounds):
-        yield run_round(kafka, postgres, directory, records)
+        return topic
 
 
-def main() -> None:
-    """Run the benchmark and print its table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--records", type=int, default=500_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--partitions", type=int, default=4)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        directory = Path(name)
-        kafka, postgres = (
-            Kafka(directory / "kafka", jvm_options=()),
-            Postgres(directory / "postgres", settings={"max_wal_size": "4GB"}),
-        )
-        print("starting Kafka and Postgres", flush=True)
-        start_together((kafka, postgres))
-        try:
-            print(f"filling the topic with {arguments.records:,} made-up logins in {arguments.partitions} partitions", flush=True)
-            fill(kafka.bootstrap_servers, arguments.records, arguments.partitions)
-            measured = []
-            for one in rounds_of(kafka, postgres, directory, arguments.records, arguments.rounds):
-                measured.append(one)
-                print(
-                    f"round {len(measured)}: {one.rows_per_second:,.0f} rows/s, load average {os.getloadavg()[0]:.1f}", flush=True
-                )
-        finally:
-            stop_together((kafka, postgres))
-    print("\n| | median | least | most |\n|---|---|---|---|")
-    for title, field in (
-        ("rows/s", "rows_per_second"),
-        ("worker CPU, us a row", "worker_cpu_us"),
-        ("Postgres CPU, us a row", "postgres_cpu_us"),
-        ("Kafka CPU, us a row", "kafka_cpu_us"),
-        ("worker memory, MiB", "worker_rss_mib"),
-    ):
-        values = [getattr(one, field) for one in measured]
-        print(f"| {title} | {statistics.median(values):,.1f} | {min(values):,.1f} | {max(values):,.1f} |")
+def measure(
+    progress: Progress,
+    *,
+    records: int = 1_000_000,
+    partitions: int = 4,
+    rounds: int = 3,
+    only: Sequence[str] = (),
+    keep: Path | None = None,
+) -> Report:
+    """Run the benchmark."""
+    with workbench(("kafka", "postgres"), progress.say, keep) as bench:
+        benchmark = WorkerBenchmark(bench, progress, records, partitions, only)
+        runs = tuple(benchmark.run(rounds))
+        question = f"One worker, {records:,} logins in {partitions} partitions to rows with the unique index"
+        return Report("worker", question, METHOD, benchmark.contenders, QUANTITIES, TARGETS, runs)
+
+
+@click.command(help=(__doc__ or "").partition("\n")[0])
+@click.option("--records", type=click.IntRange(1_000), default=1_000_000, show_default=True)
+@click.option("--partitions", type=click.IntRange(1, 1_000), default=4, show_default=True)
+@click.option("--only", multiple=True, metavar="WORD", help="Only contenders with this word in their name. Can be given again.")
+@rounds_option
+@keep_option
+@save_option
+def main(*, records: int, partitions: int, only: tuple[str, ...], rounds: int, keep: Path | None, save: Path | None) -> None:
+    """Run it as a command."""
+    progress = Progress()
+    report = measure(progress, records=records, partitions=partitions, rounds=rounds, only=only, keep=keep)
+    finish(progress, report, save)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A real SQS-compatible server: ElasticMQ with SQS's strict limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -40,8 +40,19 @@ class ElasticMq(Server):
 
     name = "elasticmq"
 
-    def __init__(self, directory: Path, *, keep: bool = False, queue: LoginQueue | None = None, port: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        keep: bool = False,
+        queue: LoginQueue | None = None,
+        heap_mebibytes: int = 512,
+        jvm_options: Sequence[str] = jars.QUICK_START,
+        port: int | None = None,
+    ) -> None:
+        """``jvm_options``: ``()`` for a long benchmark."""
         super().__init__(directory)
+        self._jvm_options = (f"-Xms{heap_mebibytes // 4}m", f"-Xmx{heap_mebibytes}m", *jvm_options)
         self.port = free_port() if port is None else port
         self.queue = queue or LoginQueue()
         self._keep = keep
@@ -66,7 +77,7 @@ class ElasticMq(Server):
         configuration.write_text(self._configuration())
         return Launch(
             [
-                jars.JAVA, "-Xms128m", "-Xmx512m", *jars.QUICK_START, f"-Dconfig.file={configuration}",
+                jars.JAVA, *self._jvm_options, f"-Dconfig.file={configuration}",
                 "-cp", jars.class_path(self.name), "org.elasticmq.server.Main",
             ],
             directory=self.directory,
