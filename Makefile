@@ -47,14 +47,24 @@ test-fast: install ## the tests that need no server (seconds)
 demo: install ## the whole chain on made-up logins; INPUT=FILE takes yours, KEEP=1 stays up afterwards
 	$(BIN)/python -m dev_servers.demo $(if $(INPUT),--input '$(INPUT)') $(if $(KEEP),--keep)
 
+.PHONY: crash
+crash: install ## every fault, with a checker that counts; LIST=1 names them, FAULT=NAME plays one, SEED=NUMBER as it was
+	$(if $(LIST),@PYTHONPATH=tests $(BIN)/python -m crash list,CRASH_WHOLE=1 CRASH_FAULT='$(FAULT)' CRASH_SEED='$(SEED)' $(BIN)/python -m pytest tests/crash/test_crash.py)
+
 .PHONY: bench-worker
 bench-worker: install ## rows per second of one worker from a filled topic
 	$(BIN)/python -m benchmarks.worker
+
+.PHONY: bench-peers
+bench-peers: install ## fetch what others offer for the same work, to be measured beside ours
+	$(BIN)/python -m benchmarks.peers
 
 .PHONY: lock
 lock: install ## after a change of dependencies in pyproject.toml: compile both lock files and install them
 	$(COMPILE) pyproject.toml -o requirements.lock
 	$(COMPILE) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(COMPILE) benchmarks/peers/quix-streams.in -o benchmarks/peers/quix-streams.lock
+	$(COMPILE) benchmarks/peers/aiobotocore.in -o benchmarks/peers/aiobotocore.lock
 	@$(MAKE) --no-print-directory install
 
 .PHONY: reference
