@@ -19,7 +19,7 @@ from faust.types import StreamT
 from mode import CrashingSupervisor
 
 from pipeline import logs
-from pipeline.errors import RetryableError, SettingsError
+from pipeline.errors import PipelineError, RetryableError, SettingsError
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer
 from pipeline.settings import load
@@ -34,7 +34,8 @@ from stream_app.partitions import Partitions
 from stream_app.positions import Partition
 from stream_app.postgres.batch_writer import BatchWriter
 from stream_app.postgres.connection import WRITER
-from stream_app.postgres.pool import ConnectionPool
+from stream_app.postgres.errors import CONFLICTS, retry_class
+from stream_app.postgres.pool import ConnectionPool, StatementResult
 from stream_app.settings import WorkerSettings
 from stream_app.windows import WindowPolicy
 
@@ -107,8 +108,9 @@ class StreamApp(faust.App):
         self.metrics = WorkerMetrics()
         size = settings.postgres_connections_max
         self._pool = ConnectionPool(
-            settings, role=WRITER, application_name="login-stream worker", size=size, on_retryable=self.metrics.retried
+            settings, role=WRITER, application_name="login-stream worker", size=size, on_statement=self._ran_statement
         )
+        self.metrics.database_connections.set_function(lambda: self._pool.connections_open)
         self._operations: OperationsServer | None = None
         store = BatchWriter(
             self._pool,
@@ -116,12 +118,14 @@ class StreamApp(faust.App):
             owner=f"{socket.gethostname()}:{os.getpid()}",
             create_date_time_zone=settings.create_date_time_zone,
         )
+        masker = Masker.load(
+            parse_methods(settings.masking_methods),
+            keyset_file=settings.masking_keyset_file,
+            hmac_keyset_file=settings.masking_hmac_keyset_file,
+        )
+        self.metrics.use_keys(masker.keys())
         builder = BatchBuilder(
-            Masker.load(
-                parse_methods(settings.masking_methods),
-                keyset_file=settings.masking_keyset_file,
-                hmac_keyset_file=settings.masking_hmac_keyset_file,
-            ),
+            masker,
             Sealer.load(settings.dead_letter_public_keyset_file),
             settings.app_version_encoding,
         )
@@ -133,7 +137,7 @@ class StreamApp(faust.App):
             flush_seconds=settings.flush_seconds,
             metrics=self.metrics,
         )
-        self.health = WorkerHealth(self.partitions)
+        self.health = WorkerHealth(self.partitions, self.metrics)
 
     def _create_directories(self) -> None:
         """Nothing: Faust would make a data directory for tables, and there are none."""
@@ -149,7 +153,7 @@ class StreamApp(faust.App):
         await self._wait_for_topic()
         if self.should_stop:
             return
-        self.health.waiting_for = None
+        self.health.starting = False
         log.info(
             "worker_started",
             consumer_group=self.settings.consumer_group,
@@ -172,19 +176,27 @@ class StreamApp(faust.App):
         log.info("worker_stopped")
         await super().on_shutdown()
 
+    def _ran_statement(self, result: StatementResult, seconds: float, error: PipelineError | None) -> None:
+        self.metrics.ran_statement(result, seconds, error)
+        if error is None:
+            self.health.answered("postgres")
+        elif isinstance(error, RetryableError) and retry_class(error) not in CONFLICTS:
+            self.health.did_not_answer("postgres", error)
+
     async def _wait_for_topic(self) -> None:
-        self.health.waiting_for = "Kafka"
         loop = asyncio.get_running_loop()
         logged_at: float | None = None
         while not self.should_stop:
             try:
                 created = await loop.run_in_executor(None, ensure_topic, self.settings)
             except RetryableError as error:
+                self.health.did_not_answer("kafka", error)
                 if logged_at is None or loop.time() - logged_at >= KAFKA_ABSENT_LOG_SECONDS:
                     logged_at = loop.time()
                     log.warning("waiting_for_kafka", problem=str(error))
                 await self.sleep(1.0)
                 continue
+            self.health.answered("kafka")
             if created:
                 log.info("topic_created", topic=self.settings.kafka_topic)
             return

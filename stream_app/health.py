@@ -1,49 +1,110 @@
 """What /livez and /readyz answer.
 
-/livez says whether only a restart can help: the event loop has not moved for a while. Postgres or Kafka being away is no reason: a
-restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being waited for.
+/livez says whether only a restart can help: the event loop has not moved for a while; a partition has not although all that it
+needs answers; the consumer group has told nothing for a while although Kafka answers. Postgres or Kafka being away is no reason:
+a restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being waited for.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+from pipeline.errors import PipelineError
 from pipeline.operations import Health
+from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partitions import Partitions
 
 LOOP_STUCK_SECONDS = 60.0
-_BEAT_SECONDS = 1.0
+PARTITION_STUCK_SECONDS = 300.0
+"""More than the longest that a write may take that is tried again, with its pauses."""
+
+ASSIGNMENT_MISSING_SECONDS = 300.0
+"""More than a rebalance may take in which every worker writes what it holds."""
+
+BEAT_SECONDS = 1.0
+
+Dependency = Literal["kafka", "postgres"]
 
 
 class WorkerHealth:
     """Written by the event loop, read by the operations server's threads."""
 
-    def __init__(self, partitions: Partitions, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, partitions: Partitions, metrics: WorkerMetrics, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._partitions = partitions
+        self._metrics = metrics
         self._monotonic = monotonic
         self._beat_at = monotonic()
-        self.waiting_for: str | None = "start"
+        self._away: dict[str, str] = {}
+        self._moved: dict[tuple[str, int], tuple[int | None, float]] = {}  # where each partition was seen first, and when
+        self._assigned_at = monotonic()
+        self.starting = True
+        """Until Kafka has the topic."""
+        for dependency in ("kafka", "postgres"):
+            metrics.ready[dependency].set(1)
+
+    def answered(self, dependency: Dependency) -> None:
+        """The dependency did what was asked."""
+        if self._away.pop(dependency, None) is not None:
+            self._metrics.ready[dependency].set(1)
+
+    def did_not_answer(self, dependency: Dependency, error: PipelineError) -> None:
+        """It did not; the error's text says why."""
+        self._away[dependency] = str(error)
+        self._metrics.ready[dependency].set(0)
 
     async def beat(self) -> None:
-        """Show for ever that the event loop moves."""
+        """Show for ever that the event loop moves, and look whether the partitions do."""
         while True:
-            self._beat_at = self._monotonic()
-            await asyncio.sleep(_BEAT_SECONDS)
+            self.look()
+            due = self._monotonic() + BEAT_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
+            self._metrics.event_loop_delay_seconds.observe(max(0.0, self._monotonic() - due))
+
+    def look(self) -> None:
+        """Note what moves. Time in which a dependency is away counts for nobody."""
+        now = self._beat_at = self._monotonic()
+        if self._partitions.assigned or self._away or self.starting:
+            self._assigned_at = now
+        before = {} if self._away else self._moved
+        self._moved = {}
+        for state in self._partitions.gauges():
+            where, seen = (state.topic, state.partition), (state.next_offset, now)
+            was = before.get(where, seen)
+            self._moved[where] = was if _waits(state) and was[0] == state.next_offset else seen
 
     def livez(self) -> Health:
         """503 when only a restart can help."""
-        silent = self._monotonic() - self._beat_at
-        return Health(silent < LOOP_STUCK_SECONDS, {"event_loop_silent_seconds": round(silent, 1)})
+        now = self._monotonic()
+        silent = now - self._beat_at
+        details: dict[str, Any] = {"event_loop_silent_seconds": round(silent, 1)}
+        stuck = [
+            f"{topic}/{partition}"
+            for (topic, partition), (_, since) in list(self._moved.items())
+            if now - since >= PARTITION_STUCK_SECONDS
+        ]
+        if stuck:
+            details["stuck_partitions"] = stuck
+        unassigned = now - self._assigned_at
+        missing = unassigned >= ASSIGNMENT_MISSING_SECONDS
+        if missing:
+            details["assignment_missing_seconds"] = round(unassigned, 1)
+        return Health(silent < LOOP_STUCK_SECONDS and not stuck and not missing, details)
 
     def readyz(self) -> Health:
         """503 while anything is waited for: it is named."""
-        details: dict[str, Any] = {}
-        if self.waiting_for is not None:
-            details["waiting_for"] = self.waiting_for
+        waiting_for: dict[str, str] = dict(self._away)
+        if self.starting:
+            waiting_for.setdefault("start", "Kafka is asked for the topic")
         elif not self._partitions.assigned:
-            details["waiting_for"] = "an assignment from the Kafka consumer group"
+            waiting_for["assignment"] = "the Kafka consumer group has not told which partitions are ours"
+        details: dict[str, Any] = {"waiting_for": waiting_for} if waiting_for else {}
         problems = self._partitions.problems()
         if problems:
             details["partitions"] = problems
         return Health(not details, details)
+
+
+def _waits(state: PartitionGauges) -> bool:
+    """Whether records are in hand that should be written by and by. A stopped partition waits for a person, not for a restart."""
+    return state.buffered_records > 0 and not state.stopped

@@ -120,12 +120,13 @@ class PartitionWriter:
         if records[0].offset > expected:
             self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, records[0].offset)))
             task.add_done_callback(self._gap_tasks.discard)
-        self._budget.bytes_used += self._window.add(records, self._monotonic())
+        fetched_bytes = self._window.add(records, self._monotonic())
+        self._budget.bytes_used += fetched_bytes
         self._next_sequence += 1  # only now: what could not be kept must not count as received
         self._expected_offset = records[-1].offset + 1
         if self._expected_offset > (self.lag.log_end_offset or 0):
             self.lag.log_ends_at(self._expected_offset)
-        self._metrics.records_received.inc(len(records))
+        self._metrics.fetched(len(records), fetched_bytes)
         records.clear()  # Faust keeps the chunk until the next one comes
         self._changed.set()
         self.follow_budget()

@@ -28,6 +28,7 @@ class Partitions:
         flush_seconds: float,
         metrics: WorkerMetrics,
         wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._builder = builder
@@ -39,7 +40,11 @@ class Partitions:
         self._committed: dict[Partition, int] = {}
         self.assigned = False
         """Whether the group has told what is ours, be it nothing, and has not taken it back since."""
+        self._monotonic = monotonic
+        self._taken_back_at: float | None = None
         metrics.serve_partitions(self.gauges, wall_clock)
+        metrics.buffer_bytes.set_function(lambda: budget.bytes_used)
+        metrics.buffer_bytes_max.set(budget.bytes_max)
 
     def assign(self, partitions: Iterable[Partition], kafka: Log) -> None:
         """Start to claim and write these, and only these. The ones held before must have been revoked."""
@@ -62,10 +67,14 @@ class Partitions:
         """The group has told what is ours."""
         self.assigned = True
         self._metrics.rebalances.inc()
+        if self._taken_back_at is not None:
+            self._metrics.rebalance_seconds.observe(self._monotonic() - self._taken_back_at)
+            self._taken_back_at = None
 
     async def revoke(self) -> None:
         """Write what is in hand, within the bound, and give every partition up. Returns at once when none is held."""
         self.assigned = False
+        self._taken_back_at = self._monotonic()
         writers = list(self._writers.values())
         await asyncio.gather(*(writer.close(self._flush_seconds) for writer in writers))
 

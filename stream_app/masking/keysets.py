@@ -39,13 +39,16 @@ class MaskingKeyset:
     aead: daead.DeterministicAead
     key_ids: frozenset[int]
     """Tells a token of a key that is not here from one that was changed."""
+    primary_id: int
+    """Of the key that masks; the others are there to reveal."""
 
 
 def load_masking_keyset(path: Path | None) -> MaskingKeyset:
     """The keyset for ``aes-siv``. Raises :class:`SettingsError` like all functions here."""
     handle = _read_secret(path, SETTING_MASKING)
     aead = _primitive(handle, daead.DeterministicAead, SETTING_MASKING, "AES-SIV keys")
-    return MaskingKeyset(aead, frozenset(key.key_id for key in handle.keyset_info().key_info))
+    info = handle.keyset_info()
+    return MaskingKeyset(aead, frozenset(key.key_id for key in info.key_info), info.primary_key_id)
 
 
 def load_masking_hmac_keyset(path: Path | None) -> prf.PrfSet:

@@ -5,7 +5,7 @@ long as its input and 21 bytes, so other fields are padded to a multiple of 16: 
 field's name is the associated data, so equal values in two fields have tokens that don't link.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -58,6 +58,15 @@ class Masker:
             keyset=keysets.load_masking_keyset(keyset_file) if policy.uses(MaskingMethod.AES_SIV) else None,
             hmac_keyset=keysets.load_masking_hmac_keyset(hmac_keyset_file) if policy.uses(MaskingMethod.HMAC) else None,
         )
+
+    def keys(self) -> Iterator[tuple[str, int, bool]]:
+        """The setting of each keyset in use, each of its keys' ids, and whether that one is primary."""
+        if self._keyset is not None:
+            for key_id in sorted(self._keyset.key_ids):
+                yield keysets.SETTING_MASKING, key_id, key_id == self._keyset.primary_id
+        if self._hmac_keyset is not None:
+            for key_id in sorted(self._hmac_keyset.all()):
+                yield keysets.SETTING_MASKING_HMAC, key_id, key_id == self._hmac_keyset.primary_id()
 
     def mask(self, field: str, values: Sequence[bytes]) -> list[str]:
         """The column's text for each of a field's canonical values."""

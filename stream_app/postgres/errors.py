@@ -4,6 +4,7 @@ What is said about an error is names only: a driver's message may quote a row (D
 or a piece of the DSN, so it is passed on only for the codes below whose message holds nothing but names of database objects.
 """
 
+import asyncio
 import re
 from typing import Final
 
@@ -23,6 +24,10 @@ class RowRefusedError(PoisonError):
         super().__init__(ROW_REFUSED, column)
 
 
+class TlsRefusedError(RetryableError):
+    """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
+
+
 _RETRYABLE: Final = {
     "08": "the connection failed",
     "25006": "the database is read-only (a standby, or set so)",
@@ -35,6 +40,12 @@ _RETRYABLE: Final = {
     "58": "the server's disk or system failed",
     "XX": "internal error of the server",
 }
+
+RETRY_CLASSES: Final = (*sorted({code[:2] for code in _RETRYABLE}), "tls", "none")
+"""What :func:`retry_class` says: classes of SQLSTATE, and two for errors without one."""
+
+CONFLICTS: Final = ("40", "55")
+"""Those of them that come from other transactions: the server itself is well."""
 
 _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01", "42P10")
 """Database, schema, right, column, type or role, function, table, unique index: their messages hold names and nothing else."""
@@ -61,20 +72,20 @@ _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]]
     (re.compile(r'^(?:.*: )?invalid (\w+) (?:value|number): "'), FatalError, _NO_SUCH_VALUE),
     (
         re.compile(r"root certificate file .* does not exist"),
-        RetryableError,
+        TlsRefusedError,
         "there is no CA certificate to check Postgres's own with: set POSTGRES_SSLROOTCERT",
     ),
     (
         re.compile(r"certificate verify failed"),
-        RetryableError,
+        TlsRefusedError,
         "Postgres's certificate does not chain to a CA in POSTGRES_SSLROOTCERT, or has expired",
     ),
     (
         re.compile(r"server certificate for .* does not match host name"),
-        RetryableError,
+        TlsRefusedError,
         "Postgres's certificate is for another host name than POSTGRES_DSN has",
     ),
-    (re.compile(r"server does not support SSL"), RetryableError, "Postgres offers no TLS, and POSTGRES_SSLMODE requires it"),
+    (re.compile(r"server does not support SSL"), TlsRefusedError, "Postgres offers no TLS, and POSTGRES_SSLMODE requires it"),
     (re.compile(r"no password supplied"), RetryableError, "Postgres asks for a password: set POSTGRES_PASSWORD_FILE"),
     (re.compile(r"could not translate host name"), RetryableError, "the host of POSTGRES_DSN has no address"),
     (re.compile(r"Connection refused"), RetryableError, "nobody listens at host and port of POSTGRES_DSN"),
@@ -103,6 +114,17 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     return FatalError(
         f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); is the schema current? `{MIGRATE}`"
     )
+
+
+def retry_class(error: RetryableError) -> str:
+    """The class of an error that is to be tried again, one of :data:`RETRY_CLASSES`."""
+    cause = error.__cause__
+    if isinstance(cause, asyncio.CancelledError):
+        return "57"  # aiopg's form of a statement that the server ended
+    if isinstance(error, TlsRefusedError):
+        return "tls"
+    code = getattr(cause, "pgcode", None)
+    return code[:2] if code is not None and code[:2] in RETRY_CLASSES else "none"
 
 
 def _translate_value_error(error: ValueError) -> PipelineError:

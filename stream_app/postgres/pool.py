@@ -9,22 +9,23 @@ our side, without waiting for the server, which may still carry it out. So a Ret
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import aiopg
 import psycopg2
 
-from pipeline.errors import RetryableError
+from pipeline.errors import PipelineError, RetryableError
 from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.errors import translate
 from stream_app.postgres.settings import PostgresSettings
 
+StatementResult = Literal["ok", "retryable", "refused"]
+"""``refused``: a row, or the whole statement for want of a right or a table."""
+
 _ANSWER_GRACE_SECONDS = 5.0
 """The server ends a statement by itself at its statement timeout; only one that no longer answers runs into ours."""
-
-
-QUERY_CANCELED = "57014"
 
 
 class ConnectionPool:
@@ -37,13 +38,13 @@ class ConnectionPool:
         role: str,
         application_name: str,
         size: int,
-        on_retryable: Callable[[str | None], None] = lambda _: None,
+        on_statement: Callable[[StatementResult, float, PipelineError | None], None] = lambda _, __, ___: None,
     ) -> None:
-        """``on_retryable`` is told of each statement that is to be tried again, with its SQLSTATE if there is one."""
+        """``on_statement`` is told of each statement that its task did not cancel: result, seconds, the error if there was one."""
         self._settings = settings
         self._role = role
         self._application_name = application_name
-        self._on_retryable = on_retryable
+        self._on_statement = on_statement
         self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
         self._slots: asyncio.LifoQueue[aiopg.Connection | None] = (
             asyncio.LifoQueue()
@@ -58,12 +59,14 @@ class ConnectionPool:
         Raises :class:`RetryableError` (the outcome is unknown), :class:`stream_app.postgres.errors.RowRefusedError` or
         :class:`FatalError` (nothing was done).
         """
+        started = time.monotonic()
         try:
-            return await self._fetch_one(statement, parameters)
-        except RetryableError as error:
-            cause = error.__cause__
-            self._on_retryable(QUERY_CANCELED if isinstance(cause, asyncio.CancelledError) else getattr(cause, "pgcode", None))
+            row = await self._fetch_one(statement, parameters)
+        except PipelineError as error:
+            self._on_statement("retryable" if isinstance(error, RetryableError) else "refused", time.monotonic() - started, error)
             raise
+        self._on_statement("ok", time.monotonic() - started, None)
+        return row
 
     async def _fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         connection = await self._slots.get()

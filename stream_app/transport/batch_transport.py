@@ -339,16 +339,17 @@ class BatchConsumer(driver.Consumer):
     async def _watch_log_ends(self) -> None:
         while not self.should_stop:
             await self.sleep(LOG_END_SECONDS)
-            held = self.app.partitions.held
+            partitions = self.app.partitions.held or [Partition(self.app.settings.kafka_topic, 0)]  # so as to hear of Kafka at all
             if self._stopped.is_set():
                 return
             await self._check_errors()
-            if held:
-                try:
-                    ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in held])
-                except RetryableError:
-                    continue  # the gauges keep what they knew; /readyz tells about Kafka
-                self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
+            try:
+                ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in partitions])
+            except RetryableError as error:
+                self.app.health.did_not_answer("kafka", error)
+                continue  # the gauges keep what they knew
+            self.app.health.answered("kafka")
+            self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
 
     async def _check_errors(self) -> None:
         try:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import load
 from stream_app.postgres.connection import WRITER
-from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.errors import RowRefusedError, retry_class
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.settings import PostgresSettings
 
@@ -39,12 +39,12 @@ async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:
 
 
 async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is_no_cancellation(pool: ConnectionPool) -> None:
-    codes: list[str | None] = []
-    pool._on_retryable = codes.append
+    told: list[tuple[str, str | None]] = []
+    pool._on_statement = lambda result, _, error: told.append((result, retry_class(error) if error else None))
     with pytest.raises(RetryableError):
         await pool.fetch_one("SELECT pg_sleep(5)", {})
     assert await pool.fetch_one("SELECT 1", {}) == (1,)
-    assert codes == ["57014"]
+    assert told == [("retryable", "57"), ("ok", None)]
 
 
 async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: ConnectionPool) -> None:

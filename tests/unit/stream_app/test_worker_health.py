@@ -2,7 +2,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from stream_app.health import LOOP_STUCK_SECONDS, WorkerHealth
+from pipeline.errors import RetryableError
+from stream_app.health import ASSIGNMENT_MISSING_SECONDS, BEAT_SECONDS, LOOP_STUCK_SECONDS, PARTITION_STUCK_SECONDS, WorkerHealth
+from stream_app.metrics import PartitionGauges, WorkerMetrics
 
 
 class Clock:
@@ -12,48 +14,151 @@ class Clock:
         return self.now
 
 
-def health(*, assigned: bool = True, problems: dict[str, str] | None = None, clock: Clock | None = None) -> WorkerHealth:
-    partitions: Any = SimpleNamespace(assigned=assigned, problems=lambda: problems or {})
-    it = WorkerHealth(partitions, clock or Clock())
-    it.waiting_for = None
-    return it
+class Scene:
+    """A started worker with one partition, in which records wait."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.metrics = WorkerMetrics()
+        self.position, self.waiting, self.stopped = 5, 3, False
+        self.partitions: Any = SimpleNamespace(assigned=True, problems=dict, gauges=self._gauges)
+        self.health = WorkerHealth(self.partitions, self.metrics, self.clock)
+        self.health.starting = False
+
+    def _gauges(self) -> list[PartitionGauges]:
+        return [PartitionGauges("logins", 3, self.position, 9, None, self.waiting, 10, stopped=self.stopped, paused=False)]
+
+    def pass_time(self, seconds: float) -> None:
+        """The event loop goes on meanwhile."""
+        self.health.look()
+        self.clock.now += seconds
+        self.health.look()
+
+    def ready(self, dependency: str) -> float | None:
+        return self.metrics.registry.get_sample_value("stream_ready", {"dependency": dependency})
+
+
+# /livez
 
 
 def test_a_loop_that_stands_still_needs_a_restart() -> None:
-    clock = Clock()
-    it = health(clock=clock)
-    assert it.livez().ok
-    clock.now += LOOP_STUCK_SECONDS + 1
-    assert not it.livez().ok
+    scene = Scene()
+    assert scene.health.livez().ok
+    scene.clock.now += LOOP_STUCK_SECONDS
+    assert not scene.health.livez().ok
+    assert scene.health.livez().details["event_loop_silent_seconds"] == LOOP_STUCK_SECONDS
 
 
 def test_a_loop_that_moves_does_not() -> None:
-    async def scene() -> None:
-        clock = Clock()
-        it = health(clock=clock)
-        clock.now += LOOP_STUCK_SECONDS + 1
-        beat = asyncio.create_task(it.beat())
+    async def run() -> None:
+        scene = Scene()
+        scene.clock.now += LOOP_STUCK_SECONDS
+        beat = asyncio.create_task(scene.health.beat())
         await asyncio.sleep(0)
-        assert it.livez().ok
+        assert scene.health.livez().ok
         beat.cancel()
 
-    asyncio.run(scene())
+    asyncio.run(run())
 
 
-def test_an_absent_dependency_is_no_reason_to_restart() -> None:
-    it = health(assigned=False, problems={"logins/0": "Postgres doesn't answer"})
-    it.waiting_for = "Kafka"
-    assert it.livez().ok
+def test_how_late_the_loop_wakes_is_measured() -> None:
+    async def run() -> None:
+        scene = Scene()
+        beat = asyncio.create_task(scene.health.beat())
+        await asyncio.sleep(0)
+        scene.clock.now += 1.75
+        await asyncio.sleep(BEAT_SECONDS + 0.1)
+        assert scene.metrics.registry.get_sample_value("stream_event_loop_delay_seconds_sum") == 0.75
+        beat.cancel()
+
+    asyncio.run(run())
+
+
+def test_a_partition_that_does_not_move_although_all_answers_needs_a_restart() -> None:
+    scene = Scene()
+    scene.pass_time(PARTITION_STUCK_SECONDS - 1)
+    assert scene.health.livez().ok
+    scene.pass_time(1)
+    assert not scene.health.livez().ok
+    assert scene.health.livez().details["stuck_partitions"] == ["logins/3"]
+
+
+def test_a_partition_that_moves_does_not() -> None:
+    scene = Scene()
+    for _ in range(3):
+        scene.pass_time(PARTITION_STUCK_SECONDS - 1)
+        scene.position += 1
+    assert scene.health.livez().ok
+
+
+def test_a_partition_in_which_nothing_waits_or_that_waits_for_a_person_does_not() -> None:
+    idle, stopped = Scene(), Scene()
+    idle.waiting, stopped.stopped = 0, True
+    for scene in (idle, stopped):
+        scene.pass_time(PARTITION_STUCK_SECONDS * 3)
+        assert scene.health.livez().ok
+
+
+def test_an_absent_database_is_no_reason_to_restart() -> None:
+    scene = Scene()
+    scene.health.did_not_answer("postgres", RetryableError("Postgres doesn't answer"))
+    scene.pass_time(PARTITION_STUCK_SECONDS * 3)
+    assert scene.health.livez().ok
+    scene.health.answered("postgres")
+    scene.pass_time(PARTITION_STUCK_SECONDS - 1)
+    assert scene.health.livez().ok
+
+
+def test_an_assignment_that_is_lost_for_long_although_kafka_answers_needs_a_restart() -> None:
+    scene = Scene()
+    scene.partitions.assigned = False
+    scene.pass_time(ASSIGNMENT_MISSING_SECONDS - 1)
+    assert scene.health.livez().ok
+    scene.pass_time(1)
+    assert not scene.health.livez().ok
+    assert scene.health.livez().details["assignment_missing_seconds"] == ASSIGNMENT_MISSING_SECONDS
+
+
+def test_an_assignment_that_is_lost_while_kafka_is_away_does_not() -> None:
+    scene = Scene()
+    scene.partitions.assigned = False
+    scene.health.did_not_answer("kafka", RetryableError("Kafka did not answer"))
+    scene.pass_time(ASSIGNMENT_MISSING_SECONDS * 3)
+    assert scene.health.livez().ok
+
+
+# /readyz
 
 
 def test_ready_when_nothing_is_waited_for() -> None:
-    assert health().readyz().ok
+    assert Scene().health.readyz().ok
 
 
-def test_what_is_waited_for_is_named() -> None:
-    it = health()
-    it.waiting_for = "Kafka"
-    assert (it.readyz().ok, it.readyz().details) == (False, {"waiting_for": "Kafka"})
-    assert "consumer group" in health(assigned=False).readyz().details["waiting_for"]
-    stopped = health(problems={"logins/3": "a table is missing"}).readyz()
+def test_the_start_is_waited_for() -> None:
+    scene = Scene()
+    scene.health.starting = True
+    assert (scene.health.readyz().ok, list(scene.health.readyz().details["waiting_for"])) == (False, ["start"])
+
+
+def test_a_dependency_that_does_not_answer_is_named_until_it_does() -> None:
+    scene = Scene()
+    assert (scene.ready("kafka"), scene.ready("postgres")) == (1, 1)
+    scene.health.did_not_answer("postgres", RetryableError("nobody listens there"))
+    assert scene.health.readyz().details == {"waiting_for": {"postgres": "nobody listens there"}}
+    assert (scene.ready("kafka"), scene.ready("postgres")) == (1, 0)
+    scene.health.answered("postgres")
+    assert scene.health.readyz().ok
+    assert scene.ready("postgres") == 1
+
+
+def test_a_lost_assignment_is_named() -> None:
+    scene = Scene()
+    scene.partitions.assigned = False
+    assert "consumer group" in scene.health.readyz().details["waiting_for"]["assignment"]
+
+
+def test_partitions_that_do_not_write_are_named_with_what_is_wrong() -> None:
+    scene = Scene()
+    scene.partitions.problems = lambda: {"logins/3": "a table is missing"}
+    stopped = scene.health.readyz()
     assert (stopped.ok, stopped.details) == (False, {"partitions": {"logins/3": "a table is missing"}})

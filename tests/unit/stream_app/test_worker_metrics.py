@@ -1,0 +1,98 @@
+import asyncio
+from typing import get_args
+
+import psycopg2
+import pytest
+from login_records import masker
+
+from pipeline.errors import FatalError, RetryableError
+from stream_app.metrics import DEPENDENCIES, WorkerMetrics
+from stream_app.postgres.errors import RETRY_CLASSES, TlsRefusedError
+from stream_app.postgres.pool import StatementResult
+from stream_app.reasons import Reason
+from stream_app.windows import Trigger
+
+
+def value(metrics: WorkerMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def caused_by(error: RetryableError, cause: BaseException) -> RetryableError:
+    error.__cause__ = cause
+    return error
+
+
+def made_error(code: str) -> psycopg2.Error:
+    class Made(psycopg2.Error):
+        pgcode = code
+
+    return Made()
+
+
+def test_every_label_value_is_there_from_the_start() -> None:
+    metrics = WorkerMetrics()
+    for name, label, values in (
+        ("stream_dead_letters_total", "reason", Reason),
+        ("stream_batches_total", "trigger", Trigger),
+        ("stream_database_retries_total", "sqlstate_class", RETRY_CLASSES),
+        ("stream_statement_seconds_count", "result", get_args(StatementResult)),
+        ("stream_ready", "dependency", DEPENDENCIES),
+    ):
+        assert [value(metrics, name, **{label: str(each)}) for each in values] == [0.0] * len(list(values))
+
+
+def test_all_our_names_begin_alike_and_say_what_they_are() -> None:
+    ours = [metric for metric in WorkerMetrics().registry.collect() if not metric.name.startswith(("process_", "python_"))]
+    assert len(ours) > 20
+    assert [metric.name for metric in ours if not metric.name.startswith("stream_") or not metric.documentation.endswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (caused_by(RetryableError("stopping"), made_error("57P01")), "57"),
+        (caused_by(RetryableError("timed out"), asyncio.CancelledError()), "57"),
+        (caused_by(RetryableError("read-only"), made_error("25006")), "25"),
+        (caused_by(TlsRefusedError("expired"), psycopg2.OperationalError()), "tls"),
+        (caused_by(RetryableError("nobody listens"), psycopg2.OperationalError()), "none"),
+        (caused_by(RetryableError("of a class that is not known"), made_error("ZZ001")), "none"),
+    ],
+)
+def test_statements_that_are_tried_again_are_counted_by_class(error: RetryableError, expected: str) -> None:
+    metrics = WorkerMetrics()
+    metrics.ran_statement("retryable", 0.5, error)
+    assert value(metrics, "stream_database_retries_total", sqlstate_class=expected) == 1
+    assert value(metrics, "stream_statement_seconds_sum", result="retryable") == 0.5
+
+
+def test_a_refused_statement_is_no_retry() -> None:
+    metrics = WorkerMetrics()
+    metrics.ran_statement("refused", 0.5, FatalError("a table is missing"))
+    assert sum(value(metrics, "stream_database_retries_total", sqlstate_class=each) or 0 for each in RETRY_CLASSES) == 0
+
+
+def test_what_a_fetch_brings_is_counted_once_a_fetch() -> None:
+    metrics = WorkerMetrics()
+    metrics.fetched(500, 700_000)
+    assert value(metrics, "stream_records_received_total") == 500
+    assert value(metrics, "stream_fetch_records_sum") == 500
+    assert value(metrics, "stream_fetch_bytes_count") == 1
+
+
+def test_keys_in_use_are_shown_by_id_and_which_of_them_masks() -> None:
+    metrics = WorkerMetrics()
+    keys = list(masker("ip=hmac").keys())
+    metrics.use_keys(keys)
+    assert {setting for setting, _, _ in keys} == {"MASKING_KEYSET_FILE", "MASKING_HMAC_KEYSET_FILE"}
+    assert all(primary for _, _, primary in keys)  # these keysets have one key each
+    for keyset, (_, key_id, _) in zip(("masking", "masking_hmac"), keys, strict=True):
+        assert value(metrics, "stream_masking_key_info", keyset=keyset, key_id=str(key_id), primary="true") == 1
+
+
+def test_a_batch_of_delays_falls_into_its_buckets() -> None:
+    metrics = WorkerMetrics()
+    metrics.sent_to_written.observe_all([0.05, 0.06, 3.0, 1_000_000.0])
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="0.05") == 1
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="3.0") == 3
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="86400.0") == 3
+    assert value(metrics, "stream_sent_to_written_seconds_count") == 4
