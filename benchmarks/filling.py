@@ -112,6 +112,7 @@ def fill_topic(
             "compression.type": "lz4",
             "enable.idempotence": True,
             "partitioner": "murmur2",
+            "log_level": 0,
         }
     )
     for message in messages:

@@ -32,14 +32,11 @@ class Limit:
     """What a limit's process printed."""
 
     records: int
+    timed_records: int
+    """Without those of the first fetch, which is when the time begins."""
     since: float
     until: float
     cpu_seconds: float
-
-    @property
-    def records_per_second(self) -> float:
-        """Or rows."""
-        return self.records / (self.until - self.since)
 
 
 def parsed(line: str) -> Limit:
@@ -58,14 +55,14 @@ async def drain(bootstrap_servers: str, topic: str, records: int) -> Limit:
     )
     await consumer.start()
     try:
-        read = len_first = 0
+        read = untimed = 0
         since = cpu = 0.0
         while read < records:
             chunks = await consumer.getmany(timeout_ms=1_000, max_records=RECORDS_MAX)
             read += sum(map(len, chunks.values()))
-            if not len_first and read:
-                len_first, since, cpu = read, time.time(), time.process_time()
-        return Limit(read - len_first, since, time.time(), time.process_time() - cpu)
+            if read and not untimed:
+                untimed, since, cpu = read, time.time(), time.process_time()
+        return Limit(read, read - untimed, since, time.time(), time.process_time() - cpu)
     finally:
         await consumer.stop()
 
@@ -82,7 +79,7 @@ def copy(dsn: str, rows_per_transaction: int) -> Limit:
         since, cpu = time.time(), time.process_time()
         for part in parts(rows, rows_per_transaction):
             cursor.copy_expert("COPY user_logins FROM STDIN", part)
-        return Limit(copied, since, time.time(), time.process_time() - cpu)
+        return Limit(copied, copied, since, time.time(), time.process_time() - cpu)
 
 
 def parts(rows: BinaryIO, size: int) -> Iterator[BinaryIO]:

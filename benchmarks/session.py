@@ -1,21 +1,20 @@
 """What every benchmark's command does alike: options, lines while it runs, runs that fail, the result at its end."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
 from benchmarks.machine import commit, now, this_machine, versions
-from benchmarks.report import Quantity, Report, Results, Run, write
-from benchmarks.tables import number, report_text
+from benchmarks.report import Contender, Quantity, Report, Results, Run, write
+from benchmarks.tables import number_text, report_text
 from dev_servers.process import DevServerError
 
 LINE_SECONDS = 15.0
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class NoFiguresError(Exception):
@@ -58,32 +57,67 @@ class Progress:
 
         yield update
 
-    def attempt(
-        self, contender: str, round_number: int, headline: Quantity, measure: Callable[[Callable[[str], None]], Mapping[str, float]]
-    ) -> Run:
-        """Run ``measure``, which may raise :class:`NoFiguresError`; say what it found."""
-        text = f"round {round_number}, {contender}"
-        try:
-            with self.step(text) as update:
-                figures = measure(update)
-        except NoFiguresError as problem:
-            self.say(f"{text}: no figures, {problem}")
-            if problem.detail:
-                self.show(problem.detail)
-            return Run(contender, round_number, problem=str(problem))
-        except DevServerError as error:
-            self.say(f"{text}: no figures")
-            self.show(str(error))
-            return Run(contender, round_number, problem=f"{error.name}: {error.reason}")
-        self.say(f"{text}: {number(figures[headline.key], headline.digits)} {headline.title}")
-        return Run(contender, round_number, figures)
-
     def _line(self, text: str) -> str:
         minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
         return f"{minutes:3}:{seconds:02}  {text}"
 
 
+Update = Callable[[str], None]
+"""Called with how far a run is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A contender and how one run of it is measured."""
+
+    contender: Contender
+    measure: Callable[[Update], Mapping[str, float]]
+    """The figures by quantity. May raise :class:`NoFiguresError`."""
+    missing: str | None = None
+    """Why it can't run here."""
+
+
+def in_turn(progress: Progress, entries: Sequence[Entry], rounds: int, headline: Quantity) -> tuple[Run, ...]:
+    """Every entry once in each round, in their order, so that a slow minute of the machine hits all alike."""
+    runs = []
+    for number in range(1, rounds + 1):
+        for entry in entries:
+            name = entry.contender.name
+            if entry.missing is not None:
+                if number == 1:
+                    progress.say(f"{name}: not run, {entry.missing}")
+                    runs.append(Run(name, number, problem=f"not run: {entry.missing}"))
+                continue
+            runs.append(_run(progress, entry, number, headline))
+    return tuple(runs)
+
+
+def _run(progress: Progress, entry: Entry, round_number: int, headline: Quantity) -> Run:
+    name = entry.contender.name
+    text = f"round {round_number}, {name}"
+    try:
+        with progress.step(text) as update:
+            figures = entry.measure(update)
+    except NoFiguresError as problem:
+        progress.say(f"{text}: no figures, {problem}")
+        if problem.detail:
+            progress.show(problem.detail)
+        return Run(name, round_number, problem=str(problem))
+    except DevServerError as error:
+        progress.say(f"{text}: no figures")
+        progress.show(str(error))
+        return Run(name, round_number, problem=f"{error.name}: {error.reason}")
+    progress.say(f"{text}: {number_text(figures[headline.key], headline.digits)} {headline.title}")
+    return Run(name, round_number, figures)
+
+
+def wanted(entries: Iterable[Entry], words: Sequence[str]) -> list[Entry]:
+    """Those with one of the words in their name; all, without words."""
+    return [entry for entry in entries if not words or any(word.lower() in entry.contender.name.lower() for word in words)]
+
+
 rounds_option = click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="All in turn in each.")
+only_option = click.option("--only", multiple=True, metavar="WORD", help="Only what has this word in its name; can be given again.")
 keep_option = click.option(
     "--keep",
     type=click.Path(file_okay=False, path_type=Path),

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Sequence
 from benchmarks.report import Outcome, Quantity, Report, Results, Spread
 
 
-def number(value: float, digits: int) -> str:
+def number_text(value: float, digits: int) -> str:
     """With separators between thousands."""
     return f"{value:,.{digits}f}"
 
 
 def spread_text(spread: Spread, digits: int) -> str:
     """The median, and the least and most where there are several."""
-    median, least, most = (number(value, digits) for value in (spread.median, spread.least, spread.most))
+    median, least, most = (number_text(value, digits) for value in (spread.median, spread.least, spread.most))
     return median if least == most else f"{median} ({least} to {most})"
 
 

@@ -4,7 +4,7 @@ python -m benchmarks.worker [--records 1000000] [--rounds 3] [--partitions 4] [-
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +15,20 @@ from benchmarks.machine import PROJECT
 from benchmarks.meter import Meter
 from benchmarks.peer import Peer, Servers
 from benchmarks.peers import TOPIC_PEERS
-from benchmarks.report import Contender, Report, Run, Target
-from benchmarks.session import NoFiguresError, Progress, finish, keep_option, rounds_option, save_option
+from benchmarks.report import Contender, Report, Target
+from benchmarks.session import (
+    Entry,
+    NoFiguresError,
+    Progress,
+    Update,
+    finish,
+    in_turn,
+    keep_option,
+    only_option,
+    rounds_option,
+    save_option,
+    wanted,
+)
 from benchmarks.topic_run import QUANTITIES, run_peer
 from benchmarks.workbench import FAUST, Workbench, workbench
 from dev_servers.process import Launch
@@ -25,8 +37,8 @@ OURS = "login-stream worker"
 DRAIN = "limit: read the topic, do nothing"
 COPY = "limit: COPY, one transaction"
 COPY_IN_PARTS = "limit: COPY, 5,000 rows a transaction"
-COPIES = {COPY: 0, COPY_IN_PARTS: 5_000}
-LIMITS = (DRAIN, *COPIES)
+RECORDS = 1_000_000
+PARTITIONS = 4
 LIMIT_SECONDS_MAX = 300.0
 RATE = QUANTITIES[0]
 
@@ -61,9 +73,9 @@ def our_worker(records: int, settings: Mapping[str, str] | None = None) -> Peer:
     return Peer(OURS, "each record exactly once: position and rows in one statement", records, command)
 
 
-def run_limit(bench: Workbench, name: str, arguments: Sequence[str | Path]) -> Mapping[str, float]:
-    """One of :mod:`benchmarks.limits`. Raises :class:`NoFiguresError`."""
-    child = bench.launch(name, Launch([sys.executable, "-m", "benchmarks.limits", *arguments], directory=PROJECT))
+def run_limit(bench: Workbench, arguments: Sequence[str], records: int) -> Mapping[str, float]:
+    """One of :mod:`benchmarks.limits`; of so many records, all but the first fetch are timed."""
+    child = bench.launch("limit", Launch([sys.executable, "-m", "benchmarks.limits", *arguments], directory=PROJECT))
     try:
         with Meter({"peer": child.pid, **bench.pids}) as meter:
             code = child.wait(LIMIT_SECONDS_MAX)
@@ -73,10 +85,12 @@ def run_limit(bench: Workbench, name: str, arguments: Sequence[str | Path]) -> M
     if code != 0:
         raise NoFiguresError(f"failed with exit code {code}", output)
     limit = limits.parsed(output)
+    if limit.records != records:
+        raise NoFiguresError(f"{limit.records:,} records instead of {records:,}")
     span = (limit.since, limit.until)
-    per_record = 1e6 / limit.records
+    per_record = 1e6 / limit.timed_records
     return {
-        "rows_per_second": limit.records_per_second,
+        "rows_per_second": limit.timed_records / (limit.until - limit.since),
         "cpu_us": limit.cpu_seconds * per_record,
         "postgres_cpu_us": meter.cpu("postgres", *span) * per_record,
         "kafka_cpu_us": meter.cpu("kafka", *span) * per_record,
@@ -85,106 +99,72 @@ def run_limit(bench: Workbench, name: str, arguments: Sequence[str | Path]) -> M
     }
 
 
-class WorkerBenchmark:
-    """Contenders on their topics; ``only``: words, of which a contender's name must have one."""
+def filled_topic(bench: Workbench, progress: Progress, peer: Peer, records: int, partitions: int) -> str:
+    """The name of a topic that holds what this peer is given, in the form that it reads."""
+    form = "" if peer.body is None else "-" + "".join(filter(str.isalnum, peer.name.lower()))
+    topic = f"logins-{records}-{partitions}{form}"
+    filling.fill_topic(
+        bench.kafka.bootstrap_servers,
+        topic,
+        partitions,
+        filling.login_messages(records),
+        records,
+        body=peer.body,
+        say=progress.say,
+    )
+    return topic
 
-    def __init__(self, bench: Workbench, progress: Progress, records: int, partitions: int, only: Sequence[str]) -> None:
-        self._bench, self._progress = bench, progress
-        self._records, self._partitions = records, partitions
-        self._only = [word.lower() for word in only]
-        self._ours = our_worker(records)
-        self._peers = [peer for peer in TOPIC_PEERS if self._wanted(peer.name)]
 
-    @property
-    def contenders(self) -> list[Contender]:
-        """The table's rows."""
-        fewer = {peer: f"{peer.records:,} records; " if peer.records < self._records else "" for peer in self._peers}
-        every = [
-            Contender(OURS, self._ours.note),
-            *(Contender(peer.name, fewer[peer] + peer.note) for peer in self._peers),
-            *(Contender(limit) for limit in LIMITS),
-        ]
-        return [contender for contender in every if self._wanted(contender.name)]
+def entries(bench: Workbench, progress: Progress, records: int, partitions: int) -> list[Entry]:
+    """Everything that can be measured. The limit COPY follows our worker: it takes the rows that the worker wrote."""
 
-    def run(self, rounds: int) -> Iterator[Run]:
-        """All contenders in turn in each round."""
-        runnable = []
-        for peer in self._peers:
-            if reason := peer.missing():
-                self._progress.say(f"{peer.name}: not run, {reason}")
-                yield Run(peer.name, 1, problem=f"not run: {reason}")
-            else:
-                runnable.append(peer)
-        topics = {peer: self._fill(peer) for peer in (self._ours, *runnable)}
-        with self._progress.step("reading the topic once, so that the broker is warm"):
-            self._drain(topics[self._ours])
-        for number in range(1, rounds + 1):
-            if self._wanted(DRAIN):
-                yield self._attempt(DRAIN, number, lambda _: self._drain(topics[self._ours]))
-            if self._wanted(OURS):
-                yield (written := self._attempt(OURS, number, partial(self._run, self._ours, topics[self._ours])))
-                # From here to the next run the table holds what our worker wrote, which the limit takes.
-                for name, rows in COPIES.items():
-                    if written.problem is None and self._wanted(name):
-                        yield self._attempt(name, number, partial(self._copy, rows))
-            for peer in runnable:
-                yield self._attempt(peer.name, number, partial(self._run, peer, topics[peer]))
+    def peer_entry(peer: Peer) -> Entry:
+        rows = min(peer.records, records)
 
-    def _wanted(self, name: str) -> bool:
-        return not self._only or any(word in name.lower() for word in self._only)
+        def measure(update: Update) -> Mapping[str, float]:
+            topic = filled_topic(bench, progress, peer, rows, partitions)
+            bench.empty_tables()
+            return run_peer(bench, peer, topic, partitions, rows, on_progress=update)
 
-    def _attempt(self, name: str, number: int, measure: Callable[[Callable[[str], None]], Mapping[str, float]]) -> Run:
-        return self._progress.attempt(name, number, RATE, measure)
+        note = peer.note if rows == records else f"{rows:,} records; {peer.note}"
+        return Entry(Contender(peer.name, note), measure, peer.missing())
 
-    def _drain(self, topic: str) -> Mapping[str, float]:
-        return run_limit(self._bench, "drain", ["drain", self._bench.kafka.bootstrap_servers, topic, str(self._records)])
+    def drain(_: Update) -> Mapping[str, float]:
+        topic = filled_topic(bench, progress, ours, records, partitions)
+        return run_limit(bench, ["drain", bench.kafka.bootstrap_servers, topic, str(records)], records)
 
-    def _copy(self, rows: int, _: Callable[[str], None]) -> Mapping[str, float]:
-        return run_limit(self._bench, "copy", ["copy", self._bench.postgres.dsn, str(rows)])
+    def copy(part_rows: int, _: Update) -> Mapping[str, float]:
+        return run_limit(bench, ["copy", bench.postgres.dsn, str(part_rows)], records)
 
-    def _run(self, peer: Peer, topic: str, update: Callable[[str], None]) -> Mapping[str, float]:
-        self._bench.empty_tables()
-        rows = min(peer.records, self._records)
-        return run_peer(self._bench, peer, topic, self._partitions, rows, on_progress=update)
-
-    def _fill(self, peer: Peer) -> str:
-        records = min(peer.records, self._records)
-        form = "" if peer.body is None else "-" + "".join(filter(str.isalnum, peer.name.lower()))
-        topic = f"logins-{records}-{self._partitions}{form}"
-        filling.fill_topic(
-            self._bench.kafka.bootstrap_servers,
-            topic,
-            self._partitions,
-            filling.login_messages(records),
-            records,
-            body=peer.body,
-            say=self._progress.say,
-        )
-        return topic
+    ours = our_worker(records)
+    return [
+        Entry(Contender(DRAIN), drain),
+        peer_entry(ours),
+        Entry(Contender(COPY), partial(copy, 0)),
+        Entry(Contender(COPY_IN_PARTS), partial(copy, 5_000)),
+        *map(peer_entry, TOPIC_PEERS),
+    ]
 
 
 def measure(
-    progress: Progress,
-    *,
-    records: int = 1_000_000,
-    partitions: int = 4,
-    rounds: int = 3,
-    only: Sequence[str] = (),
-    keep: Path | None = None,
+    progress: Progress, *, records: int = RECORDS, partitions: int = PARTITIONS, rounds: int, only: Sequence[str], keep: Path | None
 ) -> Report:
     """Run the benchmark."""
     with workbench(("kafka", "postgres"), progress.say, keep) as bench:
-        benchmark = WorkerBenchmark(bench, progress, records, partitions, only)
-        runs = tuple(benchmark.run(rounds))
-        question = f"One worker, {records:,} logins in {partitions} partitions to rows with the unique index"
-        return Report("worker", question, METHOD, benchmark.contenders, QUANTITIES, TARGETS, runs)
+        every = entries(bench, progress, records, partitions)
+        with progress.step("reading the topic once, so that the broker is warm") as update:
+            every[0].measure(update)
+        chosen = wanted(every, only)
+        runs = in_turn(progress, chosen, rounds, RATE)
+    question = f"One worker: {records:,} logins in {partitions} partitions to rows with the unique index"
+    return Report("worker", question, METHOD, [entry.contender for entry in chosen], QUANTITIES, TARGETS, runs)
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
-@click.option("--records", type=click.IntRange(1_000), default=1_000_000, show_default=True)
-@click.option("--partitions", type=click.IntRange(1, 1_000), default=4, show_default=True)
-@click.option("--only", multiple=True, metavar="WORD", help="Only contenders with this word in their name. Can be given again.")
+@click.option("--records", type=click.IntRange(10_000), default=RECORDS, show_default=True)
+@click.option("--partitions", type=click.IntRange(1, 1_000), default=PARTITIONS, show_default=True)
 @rounds_option
+@only_option
 @keep_option
 @save_option
 def main(*, records: int, partitions: int, only: tuple[str, ...], rounds: int, keep: Path | None, save: Path | None) -> None:
