@@ -64,10 +64,17 @@ class Kafka(Server):
         heap_mebibytes: int = 512,
         jvm_options: Sequence[str] = jars.QUICK_START,
         port: int | None = None,
+        *,
+        proxy_port: int | None = None,
     ) -> None:
-        """``properties``: of server.properties, on top of :data:`PROPERTIES`. ``jvm_options``: ``()`` for a long benchmark."""
+        """``properties``: of server.properties, on top of :data:`PROPERTIES`. ``jvm_options``: ``()`` for a long benchmark.
+
+        ``proxy_port``: where a proxy before it listens. Kafka tells its clients where to connect, so those of a proxy need a
+        listener of their own: the proxy's other end is :attr:`port_behind_proxy`.
+        """
         super().__init__(directory)
         self.port = free_port() if port is None else port
+        self.port_behind_proxy = free_port()
         controller_port = free_port()
         self._jvm_options = (f"-Xms{heap_mebibytes // 2}m", f"-Xmx{heap_mebibytes}m", *jvm_options, *LOGGING)
         self._log_directory = self.directory / "data"
@@ -78,6 +85,7 @@ class Kafka(Server):
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
             "controller.quorum.voters": f"1@{HOST}:{controller_port}",
             "log.dirs": str(self._log_directory),
+            **({} if proxy_port is None else self._proxied_listener(proxy_port, controller_port)),
             **(properties or {}),
         }
 
@@ -90,6 +98,14 @@ class Kafka(Server):
     def environment(self) -> Mapping[str, str]:
         """The variables that point bridge and worker here."""
         return {"KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers}
+
+    def _proxied_listener(self, proxy_port: int, controller_port: int) -> Mapping[str, str]:
+        own = f"PLAINTEXT://{HOST}:{self.port}"
+        return {
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"{own},PROXIED://{HOST}:{self.port_behind_proxy},CONTROLLER://{HOST}:{controller_port}",
+            "advertised.listeners": f"{own},PROXIED://{HOST}:{proxy_port}",
+        }
 
     def _launch(self) -> Launch:
         class_path = jars.class_path(self.name)

@@ -106,6 +106,15 @@ def test_make_demo_passes_input_and_keep_on() -> None:
     assert make("-n", "demo").stdout.splitlines()[-1].rstrip().endswith("-m dev_servers.demo")
 
 
+def test_make_crash_names_the_faults_and_plays_one() -> None:
+    names = make("crash", "LIST=1").stdout.splitlines()
+    assert "worker-killed-mid-batch" in names
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z0-9-]+", name) for name in names)
+    played = make("-n", "crash", "FAULT=worker-killed-mid-batch", "SEED=7").stdout.splitlines()[-1]
+    assert played.startswith("CRASH_WHOLE=1 CRASH_FAULT='worker-killed-mid-batch' CRASH_SEED='7' ")
+
+
 def test_make_without_a_python_that_fits_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text((PROJECT / "Makefile").read_text())
     (tmp_path / "requirements-dev.lock").touch()
