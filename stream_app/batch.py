@@ -5,7 +5,7 @@ of them, other than sealed. Building is pure: no socket, no clock.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TypeVar, cast
@@ -19,6 +19,7 @@ from stream_app.decoding import decode_batch
 from stream_app.login_record import FIELD_BY_COLUMN, FIELDS, Field
 from stream_app.masking.masker import NULL_TEXT, Masker
 from stream_app.message_headers import read_headers
+from stream_app.positions import Partition
 from stream_app.reasons import Reason
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
@@ -44,11 +45,13 @@ class Batch:
     """The position that this batch expects; may be lower than its first record's offset."""
     next_offset: int
     """The position after it."""
+    place: Partition
+    """Where the records come from."""
     sources: Sequence[KafkaRecord]
     """The records as they came, ascending by offset: what Postgres refuses is sealed from here."""
-    row_offsets: list[int]
-    """The Kafka offset of each row, ascending."""
-    columns: dict[str, list[str]]
+    rows: Sequence[int]
+    """Which of the sources became rows: their indexes, ascending."""
+    columns: dict[str, Sequence[str]]
     """Texts as Postgres reads them, by SQL parameter (the column's name); ``NULL_TEXT`` stands for NULL."""
     dead_letters: list[DeadLetter]
     """Ascending by offset."""
@@ -59,6 +62,11 @@ class Batch:
     def records(self) -> int:
         """How many records went in."""
         return len(self.sources)
+
+    @property
+    def row_offsets(self) -> list[int]:
+        """The Kafka offset of each row, ascending."""
+        return [self.sources[index].offset for index in self.rows]
 
     @property
     def extra_keys(self) -> int:
@@ -77,22 +85,23 @@ class Batch:
 
     def split(self) -> tuple["Batch", "Batch"]:
         """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
-        if len(self.row_offsets) < 2:  # noqa: PLR2004
+        if len(self.rows) < 2:  # noqa: PLR2004
             raise ValueError("a batch with fewer than two rows has no halves")
-        middle = len(self.row_offsets) // 2
-        boundary = self.row_offsets[middle]
+        boundary = self.sources[self.rows[len(self.rows) // 2]].offset
         return self._part(self.first_offset, boundary), self._part(boundary, self.next_offset)
 
     def _part(self, first_offset: int, next_offset: int) -> "Batch":
         def within(offsets: Sequence[int]) -> slice:
             return slice(bisect_left(offsets, first_offset), bisect_left(offsets, next_offset))
 
-        rows = within(self.row_offsets)
+        sources = within([record.offset for record in self.sources])
+        rows = slice(bisect_left(self.rows, sources.start), bisect_left(self.rows, sources.stop))
         return Batch(
             first_offset,
             next_offset,
-            self.sources[within([record.offset for record in self.sources])],
-            self.row_offsets[rows],
+            self.place,
+            self.sources[sources],
+            [index - sources.start for index in self.rows[rows]],
             {name: column[rows] for name, column in self.columns.items()},
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
@@ -107,12 +116,12 @@ class BatchBuilder:
         self._sealer = sealer
         self._fields = tuple((field, attrgetter(field.name), cleaner_of(field, app_version_encoding)) for field in FIELDS)
 
-    def build(self, records: Sequence[KafkaRecord], first_offset: int, next_offset: int) -> Batch:
-        """The batch of these records: one partition's, by ascending offset. Never raises for what a record holds."""
-        headers = read_headers(records)
+    def build(self, place: Partition, records: Sequence[KafkaRecord], first_offset: int, next_offset: int) -> Batch:
+        """The batch of these records of one partition, by ascending offset. Never raises for what a record holds."""
+        headers = read_headers(place, records)
         decoded = decode_batch([record.value for record in records])
         problems = headers.problems | decoded.problems  # what is wrong with the body counts first
-        rows = _without(range(len(records)), decoded.problems)
+        rows: Sequence[int] = _without(range(len(records)), decoded.problems)
         cleaned: list[list[Cleaned]] = []
         uncleaned: dict[int, PoisonError] = {}
         for _, text_of, cleaner in self._fields:
@@ -125,17 +134,20 @@ class BatchBuilder:
             cleaned = [[column[place] for place in kept] for column in cleaned]
             rows = [rows[place] for place in kept]
 
-        columns = {field.column: self._text(field, column) for (field, _, _), column in zip(self._fields, cleaned, strict=True)}
+        columns: dict[str, Sequence[str]] = {
+            field.column: self._text(field, column) for (field, _, _), column in zip(self._fields, cleaned, strict=True)
+        }
         columns[COLUMN_SENT_AT] = _without(headers.sent_at_ms, problems)
         columns[COLUMN_MESSAGE_ID] = _without(headers.message_ids, problems)
         return Batch(
             first_offset,
             next_offset,
+            place,
             records,
-            [records[index].offset for index in rows],
+            rows,
             columns,
             [
-                self._dead_letter(records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
+                self._dead_letter(place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
                 for index in sorted(problems)
             ],
             [records[index].offset for index in sorted(decoded.extra_keys - problems.keys())],
@@ -143,14 +155,13 @@ class BatchBuilder:
 
     def refuse_row(self, batch: Batch, column: str | None) -> Batch:
         """The batch whose only row Postgres refused, that row now a dead letter; ``column``: which one Postgres named, if any."""
-        (offset,) = batch.row_offsets
-        record = batch.sources[bisect_left(batch.sources, offset, key=_offset)]
+        (row,) = batch.rows
         (message_id,), (sent_at_ms,) = batch.columns[COLUMN_MESSAGE_ID], batch.columns[COLUMN_SENT_AT]
         problem = PoisonError(Reason.ROW_REFUSED, _REFUSED_FIELDS.get(column) if column is not None else None)
-        letter = self._dead_letter(record, message_id, sent_at_ms, problem)
+        letter = self._dead_letter(batch.place, batch.sources[row], message_id, sent_at_ms, problem)
         return replace(
             batch,
-            row_offsets=[],
+            rows=(),
             columns={name: [] for name in batch.columns},
             dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
             extra_key_offsets=[],
@@ -159,11 +170,13 @@ class BatchBuilder:
     def _text(self, field: Field, column: list[Cleaned]) -> list[str]:
         return cast("list[str]", column) if field.masking is None else self._masker.mask(field.name, cast("list[bytes]", column))
 
-    def _dead_letter(self, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError) -> DeadLetter:
+    def _dead_letter(
+        self, place: Partition, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError
+    ) -> DeadLetter:
         return DeadLetter(
-            record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(record)
+            record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(place, record)
         )
 
 
-def _without(items: Iterable[ItemT], problems: dict[int, PoisonError]) -> list[ItemT]:
-    return [item for index, item in enumerate(items) if index not in problems] if problems else list(items)
+def _without(items: Sequence[ItemT], problems: dict[int, PoisonError]) -> Sequence[ItemT]:
+    return [item for index, item in enumerate(items) if index not in problems] if problems else items

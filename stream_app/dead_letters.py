@@ -14,19 +14,12 @@ from tink import TinkError, hybrid
 
 from pipeline.errors import FatalError
 from stream_app.masking import keysets
+from stream_app.positions import Partition
 from stream_app.reasons import Reason
 
 
 class KafkaRecord(Protocol):
-    """A record as aiokafka delivers it (``aiokafka.structs.ConsumerRecord``)."""
-
-    @property
-    def topic(self) -> str:
-        """Where it was read."""
-
-    @property
-    def partition(self) -> int:
-        """Where it was read."""
+    """A record of one partition, as aiokafka unpacks it."""
 
     @property
     def offset(self) -> int:
@@ -45,7 +38,7 @@ class KafkaRecord(Protocol):
         """The SQS body."""
 
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]:
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Names and values in the order of the producer; a name may come more than once."""
 
 
@@ -99,19 +92,19 @@ class Sealer:
         """Read the public keyset. Raises :class:`SettingsError` that names the setting; also for a private keyset."""
         return cls(keysets.load_dead_letter_public_keyset(path))
 
-    def seal(self, record: KafkaRecord) -> bytes:
+    def seal(self, place: Partition, record: KafkaRecord) -> bytes:
         """The record as it came, openable with the private keyset only."""
         original = OriginalRecord(
             _VERSION,
-            record.topic,
-            record.partition,
+            place.topic,
+            place.partition,
             record.offset,
             record.timestamp,
             record.key,
             record.value,
             list(record.headers),
         )
-        return bytes(self._encrypt(_encode(original), _context(record.topic, record.partition, record.offset)))
+        return bytes(self._encrypt(_encode(original), _context(place.topic, place.partition, record.offset)))
 
 
 class Opener:

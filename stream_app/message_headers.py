@@ -7,11 +7,13 @@ at the Kafka timestamp. If a header comes more than once, the first counts: the 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID, uuid5
 
 from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
 from pipeline.errors import PoisonError
 from stream_app.dead_letters import KafkaRecord
+from stream_app.positions import Partition
 from stream_app.reasons import Reason
 
 FALLBACK_NAMESPACE = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
@@ -26,7 +28,6 @@ _HYPHEN_PLACES = (8, 13, 18, 23)
 _HEX_AND_HYPHEN = b"0123456789abcdefABCDEF-"
 _MILLISECONDS = re.compile(rb"[0-9]{1,15}")
 _MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
-_BRIDGE_HEADERS = (HEADER_MESSAGE_ID, HEADER_SENT_AT)
 
 
 @dataclass(slots=True)
@@ -40,42 +41,45 @@ class MessageHeaders:
     """By index in the batch; the field is the header's name."""
 
 
-def read_headers(records: Sequence[KafkaRecord]) -> MessageHeaders:
-    """Message id and sent at of each record. Never raises for what a record holds."""
-    return _read_as_bridge_writes(records) or _read_each(records)
+def read_headers(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:
+    """Message id and sent at of each record of a partition. Never raises for what a record holds."""
+    return _read_as_bridge_writes(records) or _read_each(place, records)
 
 
 def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | None:
     """For a batch in which each record has well-formed headers, in the bridge's order; else None. Checks columns, not records."""
+    headers = [record.headers for record in records]
     try:
-        pairs = [(record.headers[0], record.headers[1]) for record in records]
+        first = [header[0] for header in headers]
+        second = [header[1] for header in headers]
     except IndexError:
         return None
-    if {(first[0], second[0]) for first, second in pairs} != {_BRIDGE_HEADERS}:
+    if {name for name, _ in first} != {HEADER_MESSAGE_ID} or {name for name, _ in second} != {HEADER_SENT_AT}:
         return None
-    ids = [first[1] for first, _ in pairs]
-    times = [second[1] for _, second in pairs]
+    ids = [value for _, value in first]
+    times = [value for _, value in second]
     try:
-        joined, joined_times = b"".join(ids), b"".join(times)
+        joined, joined_times = b"".join(cast("list[bytes]", ids)), b"".join(cast("list[bytes]", times))
     except TypeError:  # a header without a value
         return None
     if (
-        set(map(len, ids)) != {_UUID_LENGTH}
+        set(map(len, cast("list[bytes]", ids))) != {_UUID_LENGTH}
         or joined.translate(None, _HEX_AND_HYPHEN)
         or joined.count(b"-") != len(ids) * len(_HYPHEN_PLACES)
         or any(joined[place::_UUID_LENGTH].strip(b"-") for place in _HYPHEN_PLACES)
-        or set(map(len, times)) != {_MILLISECONDS_LENGTH_NOW}
+        or set(map(len, cast("list[bytes]", times))) != {_MILLISECONDS_LENGTH_NOW}
         or not joined_times.isdigit()
         or b"0" in joined_times[::_MILLISECONDS_LENGTH_NOW]
     ):
         return None
-    text = joined.decode().lower()
-    return MessageHeaders(
-        [text[start : start + _UUID_LENGTH] for start in range(0, len(text), _UUID_LENGTH)], [time.decode() for time in times]
-    )
+    return MessageHeaders(_cut(joined.decode().lower(), _UUID_LENGTH), _cut(joined_times.decode(), _MILLISECONDS_LENGTH_NOW))
 
 
-def _read_each(records: Sequence[KafkaRecord]) -> MessageHeaders:
+def _cut(text: str, length: int) -> list[str]:
+    return [text[start : start + length] for start in range(0, len(text), length)]
+
+
+def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:
     headers = MessageHeaders([], [])
     for index, record in enumerate(records):
         values = _first_values(record)
@@ -89,7 +93,7 @@ def _read_each(records: Sequence[KafkaRecord]) -> MessageHeaders:
         except PoisonError as problem:
             headers.problems.setdefault(index, problem)
             sent_at = _fallback_sent_at_ms(record)
-        headers.message_ids.append(message_id or fallback_message_id(record.topic, record.partition, record.offset))
+        headers.message_ids.append(message_id or fallback_message_id(place, record.offset))
         headers.sent_at_ms.append(str(sent_at))
     return headers
 
@@ -105,9 +109,9 @@ def _first_values(record: KafkaRecord) -> dict[str, bytes | None]:
     return values
 
 
-def fallback_message_id(topic: str, partition: int, offset: int) -> str:
+def fallback_message_id(place: Partition, offset: int) -> str:
     """The message id of a record that came without one. A topic's name has no slash, so no two places meet."""
-    return str(uuid5(FALLBACK_NAMESPACE, f"{topic}/{partition}/{offset}"))
+    return str(uuid5(FALLBACK_NAMESPACE, f"{place.topic}/{place.partition}/{offset}"))
 
 
 def _message_id(values: dict[str, bytes | None]) -> str | None:

@@ -13,6 +13,8 @@ class Chunk:
     """The records of one fetch of one partition: the ``sequence``-th chunk (from 0) since the ``seek_number``-th seek."""
 
     records: list[KafkaRecord]
+    bytes: int
+    """What they hold in memory."""
     seek_number: int
     sequence: int
 

@@ -120,13 +120,13 @@ class PartitionWriter:
         if records[0].offset > expected:
             self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, records[0].offset)))
             task.add_done_callback(self._gap_tasks.discard)
-        fetched_bytes = self._window.add(records, self._monotonic())
-        self._budget.bytes_used += fetched_bytes
+        self._window.add(records, chunk.bytes, self._monotonic())
+        self._budget.bytes_used += chunk.bytes
         self._next_sequence += 1  # only now: what could not be kept must not count as received
         self._expected_offset = records[-1].offset + 1
         if self._expected_offset > (self.lag.log_end_offset or 0):
             self.lag.log_ends_at(self._expected_offset)
-        self._metrics.fetched(len(records), fetched_bytes)
+        self._metrics.fetched(len(records), chunk.bytes)
         records.clear()  # Faust keeps the chunk until the next one comes
         self._changed.set()
         self.follow_budget()
@@ -178,7 +178,7 @@ class PartitionWriter:
         waiting = [each.oldest_sent_at_ms for each in in_hand if each.oldest_sent_at_ms is not None]
         oldest = self._window.oldest
         if oldest is not None:
-            waiting.append(int(read_headers([oldest]).sent_at_ms[0]))
+            waiting.append(int(read_headers(self.partition, [oldest]).sent_at_ms[0]))
         return PartitionGauges(
             topic=self.partition.topic,
             partition=self.partition.partition,
@@ -346,7 +346,7 @@ class PartitionWriter:
         records = self._window.take(started)
         held -= self._window.bytes
         try:
-            batch = self._builder.build(records, first_offset, records[-1].offset + 1)
+            batch = self._builder.build(self.partition, records, first_offset, records[-1].offset + 1)
         except BaseException:
             self._budget.bytes_used -= held  # neither in the window nor in hand any more
             raise

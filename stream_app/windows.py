@@ -4,7 +4,7 @@ The policy is a value, the state another object, and the clock is handed in, so 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -47,7 +47,7 @@ class WindowPolicy:
     seconds: float
 
 
-def memory_bytes(records: Sequence[SizedRecord]) -> int:
+def memory_bytes(records: Collection[SizedRecord]) -> int:
     """What these records hold in memory, near enough to bound it."""
     return sum([len(record.value or b"") + len(record.key or b"") for record in records]) + len(records) * RECORD_OVERHEAD_BYTES
 
@@ -64,16 +64,14 @@ class Window(Generic[RecordT]):
         """The record that has waited longest; an attribute, since the metrics thread looks at it too."""
         self._records: deque[RecordT] = deque()
 
-    def add(self, records: Sequence[RecordT], now: float) -> int:
-        """Take records in at monotonic second ``now``; their bytes in memory are returned."""
-        added = memory_bytes(records)
+    def add(self, records: Sequence[RecordT], held_bytes: int, now: float) -> None:
+        """Take records in at monotonic second ``now``; ``held_bytes``: their :func:`memory_bytes`, which the caller knows."""
         self._records.extend(records)
         self.rows += len(records)
-        self.bytes += added
+        self.bytes += held_bytes
         if self.due_at is None:
             self.due_at = now + self.policy.seconds
             self.oldest = self._records[0]
-        return added
 
     def due(self, now: float) -> Trigger | None:
         """Why the window must close at ``now``, or None."""
@@ -103,7 +101,8 @@ class Window(Generic[RecordT]):
         popleft = self._records.popleft
         taken = [popleft() for _ in range(count)]
         self.rows -= count
-        self.bytes -= memory_bytes(taken)
+        # Either side tells the other; the shorter one is counted.
+        self.bytes = memory_bytes(self._records) if self.rows < count else self.bytes - memory_bytes(taken)
         self.due_at = now + self.policy.seconds if self._records else None
         self.oldest = self._records[0] if self._records else None
         return taken

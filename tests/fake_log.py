@@ -8,6 +8,7 @@ from login_records import record
 from stream_app.partition_ports import Chunk
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
+from stream_app.windows import memory_bytes
 
 Record = ConsumerRecord[bytes, bytes]
 
@@ -41,7 +42,7 @@ class FakeLog:
             return None
         self._next_offset = found[-1].offset + 1
         self._sequence += 1
-        return Chunk(found, self._seek_number, self._sequence - 1)
+        return Chunk(found, memory_bytes(found), self._seek_number, self._sequence - 1)
 
     def deliver(self, writer: PartitionWriter, count: int) -> bool:
         chunk = self.fetch(count)

@@ -14,6 +14,7 @@ from stream_app.dead_letters import Opener, Sealer
 from stream_app.masking import keysets
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
+from stream_app.positions import Partition
 
 MESSAGE_ID = "5fea7756-0ea4-451a-a703-a558b933e274"
 SENT_AT_MS = 1_763_900_000_000
@@ -25,6 +26,9 @@ LOGIN = {
     "locale": "RU",
     "device_id": "593-47-5928",
 }
+PLACE = Partition("logins", 3)
+"""Where all records are read."""
+
 ABSENT = object()
 
 
@@ -44,8 +48,8 @@ def record(
 ) -> ConsumerRecord[bytes, bytes]:
     """A record as aiokafka delivers it."""
     return ConsumerRecord(
-        topic="logins",
-        partition=3,
+        topic=PLACE.topic,
+        partition=PLACE.partition,
         offset=offset,
         timestamp=timestamp,
         timestamp_type=0,
@@ -103,4 +107,4 @@ def builder(methods: str = "", app_version_encoding: AppVersionEncoding = "order
 
 def build(bodies: Sequence[bytes | None], methods: str = "") -> Batch:
     """The batch of these bodies at offsets from 0."""
-    return builder(methods).build(records(bodies), 0, len(bodies))
+    return builder(methods).build(PLACE, records(bodies), 0, len(bodies))

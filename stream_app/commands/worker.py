@@ -1,5 +1,6 @@
 """`faust -A stream_app worker`: Faust's own command, with our start-up checks and without its banner."""
 
+import gc
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -12,6 +13,20 @@ from pipeline.errors import FatalError
 
 if TYPE_CHECKING:  # the App's module imports this one
     from stream_app.application import StreamApp
+
+
+GARBAGE_THRESHOLDS = (100_000, 20, 50)
+
+
+def _collect_garbage_less_often() -> None:
+    """Python looks for cycles each time there are 700 more containers than before: while it fetches, after each 100 records.
+
+    A record is a few containers in no cycle; looking took 4 of 14 us a row, and at start-up's objects no one need look again. What
+    is in cycles here is small: some kilobytes a batch. So the bound is far higher and memory grows by nothing that is seen.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
 class StreamWorker(Worker):
@@ -36,6 +51,7 @@ class worker(faust_worker_command):  # noqa: N801 - the class's name is the comm
         except FatalError as error:
             click.echo(f"Error: {error}", err=True)
             raise SystemExit(1) from error  # Faust shows a traceback for any other exception
+        _collect_garbage_less_often()
         return service
 
     def on_worker_created(self, worker: ModeWorker) -> None:

@@ -6,6 +6,7 @@ nothing is ever written unmasked for want of one. Errors name the setting, never
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ class MaskingKeyset:
     """Tells a token of a key that is not here from one that was changed."""
     primary_id: int
     """Of the key that masks; the others are there to reveal."""
+
+    def encryption(self) -> tuple[bytes, Callable[[bytes, bytes], bytes]]:
+        """What ``aead.encrypt_deterministically`` puts before each of its outputs, and what makes the rest of it.
+
+        It is Tink's own C++ function, without the two Python functions around it: they take more time than it does (0.5 of 0.9 us).
+        Read against tink 1.16.1 (``daead/_deterministic_aead_wrapper.py``), which is pinned.
+        """
+        primary = self.aead._primitive_set.primary()  # noqa: SLF001 - see above
+        return primary.identifier, primary.primitive._deterministic_aead.encrypt_deterministically  # noqa: SLF001
 
 
 def load_masking_keyset(path: Path | None) -> MaskingKeyset:

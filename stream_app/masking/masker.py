@@ -107,12 +107,14 @@ class Masker:
     def _aes_siv(self, field: Field, *, packed: bool) -> MaskColumn:
         if self._keyset is None:
             raise ValueError(f"{field.name}: aes-siv needs a keyset")
-        encrypt: Callable[[bytes, bytes], bytes] = self._keyset.aead.encrypt_deterministically
+        prefix, encrypt = self._keyset.encryption()
         associated = field.name.encode()
         if packed:
-            return lambda values: tokens.encode_all([encrypt(value, associated) for value in values])
+            return lambda values: tokens.encode_all([prefix + encrypt(value, associated) for value in values])
         paddings = tokens.PADDINGS
-        return lambda values: tokens.encode_all([encrypt(value + paddings[len(value) & 15], associated) for value in values])
+        return lambda values: tokens.encode_all(
+            [prefix + encrypt(value + paddings[len(value) & 15], associated) for value in values]
+        )
 
     def _hmac(self, field: Field) -> MaskColumn:
         if self._hmac_keyset is None:

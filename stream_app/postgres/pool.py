@@ -77,6 +77,8 @@ class ConnectionPool:
             async with connection.cursor(timeout=self._answer_seconds) as cursor:
                 await cursor.execute(statement, parameters)
                 row: tuple[Any, ...] | None = await cursor.fetchone()
+            # psycopg2's cursor keeps its statement, megabytes, and aiopg's keeps that cursor in a cycle until garbage is collected.
+            cursor._impl = None  # noqa: SLF001
             usable = True
         except asyncio.CancelledError as error:
             task = asyncio.current_task()

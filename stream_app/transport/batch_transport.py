@@ -14,7 +14,7 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``_wait_next_records``: Faust sleeps a flat second when every partition is paused; this wakes when one is resumed.
 - ``_read_offset``: Faust drops what is below the highest offset it delivered, so after a seek back it would drop everything. What
   comes out of order is the writer's to judge.
-- a fetch is bounded in bytes as well as in records: a megabyte on the wire can be hundreds in memory.
+- what was fetched is taken by ``fetched_records.py``: bounded in bytes too, and without two objects a record.
 - ``check_errors``: aiokafka keeps what its coordinator and fetcher die of until somebody asks, and Faust never does.
 - ``close``: Faust would close aiokafka's client from the wrong event loop when a rebalance meets a stop.
 - ``_fetch_records`` and seeking, in the consumer's thread: each chunk carries the number of the seek that it follows and its place
@@ -26,13 +26,12 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import structlog
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -40,9 +39,10 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from pipeline.errors import RetryableError
+from stream_app.dead_letters import KafkaRecord
 from stream_app.partition_ports import Chunk
 from stream_app.positions import Partition
-from stream_app.windows import memory_bytes
+from stream_app.transport.fetched_records import Taken, take_fetched
 
 if TYPE_CHECKING:
     from stream_app.application import StreamApp
@@ -57,15 +57,9 @@ LAST_COMMIT_SECONDS = 3.0
 THREAD_STOP_SECONDS = 5.0
 """A stop while Kafka does not answer: what is in Postgres is safe, so neither is waited for long."""
 
-POLL_BYTES_MAX = 8 * 1_048_576
-"""One fetch hands over no more than this, and a record: what a partition has beyond stays packed in aiokafka."""
-
 BROKER_WAIT_MILLISECONDS = 250
 """How long a fetch may wait in the broker for a first record. aiokafka has one fetch under way for each broker, so this is also the
 longest that a partition which is resumed waits for the others' fetch."""
-
-_STEP_RECORDS = 32
-"""So many are taken before their size is looked at: with the largest bodies, 32 MiB."""
 
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
@@ -118,15 +112,17 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> dict[TopicPartition, Chunk]:
         first = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=1)
         # From here on nothing is awaited: no seek comes between taking records and numbering them.
-        taken: dict[TopicPartition, list[Any]] = {partition: list(records) for partition, records in first.items() if records}
-        if taken:
-            _drain(consumer._fetcher, active_partitions, taken, max_records or 1)  # noqa: SLF001 - see the module
-        return {partition: self._numbered(partition, records) for partition, records in taken.items()}
+        taken = Taken()
+        for partition, records in first.items():
+            taken.add(partition, list(records))
+        if taken.rows:
+            take_fetched(consumer._fetcher, active_partitions, taken, max_records or 1)  # noqa: SLF001 - see the module
+        return {partition: self._numbered(partition, *found) for partition, found in taken.found.items()}
 
-    def _numbered(self, partition: TopicPartition, records: list[Any]) -> Chunk:
+    def _numbered(self, partition: TopicPartition, records: list[KafkaRecord], size: int) -> Chunk:
         sequence = self._next_sequences.get(partition, 0)
         self._next_sequences[partition] = sequence + 1
-        return Chunk(records, self._seek_numbers.get(partition, 0), sequence)
+        return Chunk(records, size, self._seek_numbers.get(partition, 0), sequence)
 
     async def check_errors(self) -> None:
         """Raise what aiokafka's coordinator or fetcher has died of, or would tell whoever asks."""
@@ -162,31 +158,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         mine = {partition: OffsetAndMetadata(offset, "") for partition, offset in offsets.items() if partition in assigned}
         if mine:
             await consumer.commit(mine)
-
-
-def _drain(fetcher: Any, partitions: Collection[TP], taken: dict[TopicPartition, list[Any]], records_max: int) -> None:
-    """Add what aiokafka has fetched to ``taken``, up to so many records and POLL_BYTES_MAX.
-
-    As ``Fetcher.fetched_records`` does, in smaller steps and with a bound on bytes. An error in the data (a corrupt batch) must end
-    the worker, as it does: records that were taken before it would otherwise be passed over.
-    """
-    rows = sum(map(len, taken.values()))
-    size = sum(memory_bytes(records) for records in taken.values())
-    for partition in list(fetcher._records):  # noqa: SLF001 - see the module
-        result = fetcher._records[partition]  # noqa: SLF001
-        if partition not in partitions or type(result) is not FetchResult:
-            continue
-        while result.has_more() and rows < records_max and size < POLL_BYTES_MAX:
-            records = result.getall(min(_STEP_RECORDS, records_max - rows))
-            if records:
-                taken.setdefault(partition, []).extend(records)
-                rows += len(records)
-                size += memory_bytes(records)
-        if not result.has_more():
-            del fetcher._records[partition]  # noqa: SLF001
-            fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001 - the next fetch may go out
-        if rows >= records_max or size >= POLL_BYTES_MAX:
-            return
 
 
 class _NoReadOffsets(dict[TP, int | None]):

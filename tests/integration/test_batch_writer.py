@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
-from login_records import builder, login, records
+from login_records import PLACE, builder, login, records
 from memory_store import MemoryStore
 
 from pipeline.settings import load
@@ -25,7 +25,7 @@ POISON = b"not json"
 
 
 def batch(first_offset: int, *bodies: bytes) -> Batch:
-    return builder().build(records(bodies, first_offset), first_offset, first_offset + len(bodies))
+    return builder().build(PLACE, records(bodies, first_offset), first_offset, first_offset + len(bodies))
 
 
 @pytest.fixture(params=["postgres", "memory"])
@@ -87,7 +87,7 @@ async def test_a_write_that_would_leave_a_gap_moves_nothing(store: Store) -> Non
 async def test_a_message_that_is_there_is_not_written_again(store: Store) -> None:
     claim, _ = await store.claim(PARTITION, 0)
     await store.write(claim, batch(0, login(), POISON))
-    again = builder().build(records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
+    again = builder().build(PLACE, records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
     assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
 
 
@@ -96,7 +96,9 @@ async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
     twice = records([login(), login(), POISON, POISON], 0)
     twice[1] = replace(twice[1], headers=twice[0].headers)
     twice[3] = replace(twice[3], headers=twice[2].headers)
-    assert await store.write(claim, builder().build(twice, 0, 4)) == Written(moved=True, rows=1, dead_letter_offsets=frozenset({2}))
+    assert await store.write(claim, builder().build(PLACE, twice, 0, 4)) == Written(
+        moved=True, rows=1, dead_letter_offsets=frozenset({2})
+    )
 
 
 async def test_a_refused_row_takes_everything_back(store: Store) -> None:

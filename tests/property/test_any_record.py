@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from login_records import LOGIN, build, builder, headers, login, opener, record, records
+from login_records import LOGIN, PLACE, build, builder, headers, login, opener, record, records
 from msgspec.structs import asdict
 
 from stream_app.batch import NULL_TEXT, UNIT_SEPARATOR, Batch
@@ -100,7 +100,7 @@ def test_anything_like_a_login_ends_as_one_row_or_one_dead_letter(bodies_: list[
 @given(st.lists(bodies(), min_size=2, max_size=6))
 def test_a_record_has_the_same_end_alone_and_beside_others(bodies_: list[bytes | None]) -> None:
     together = build(bodies_)
-    alone = [builder().build([taken], taken.offset, taken.offset + 1) for taken in records(bodies_)]
+    alone = [builder().build(PLACE, [taken], taken.offset, taken.offset + 1) for taken in records(bodies_)]
 
     assert together.row_offsets == [offset for batch in alone for offset in batch.row_offsets]
     assert together.columns == {name: [cell for batch in alone for cell in batch.columns[name]] for name in together.columns}
@@ -125,7 +125,7 @@ def test_the_quick_decoder_and_the_one_by_field_agree(body: bytes) -> None:
 @given(st.lists(bodies(), max_size=6), st.data())
 def test_halves_hold_everything_once(bodies_: list[bytes | None], data: st.DataObject) -> None:
     gap = data.draw(st.integers(0, 3))
-    batch = builder().build(records([login(), *bodies_, login()], 10 + gap), 10, 100)
+    batch = builder().build(PLACE, records([login(), *bodies_, login()], 10 + gap), 10, 100)
 
     first, second = batch.split()
 
@@ -178,7 +178,7 @@ any_headers = st.lists(
 def test_any_headers_end_as_one_row_or_one_dead_letter(headers_of: list[Any], timestamp: int) -> None:
     taken = [record(login(), offset, headers_=tuple(given_), timestamp=timestamp) for offset, given_ in enumerate(headers_of)]
 
-    batch = builder().build(taken, 0, len(taken))
+    batch = builder().build(PLACE, taken, 0, len(taken))
 
     assert sorted(batch.row_offsets + [letter.offset for letter in batch.dead_letters]) == list(range(len(taken)))
     for message_id, sent_at_ms in [

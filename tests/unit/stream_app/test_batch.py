@@ -2,7 +2,7 @@ import json
 
 import pytest
 from aiokafka.structs import ConsumerRecord
-from login_records import ABSENT, LOGIN, SENT_AT_MS, build, builder, headers, login, masker, opener, record, records
+from login_records import ABSENT, LOGIN, PLACE, SENT_AT_MS, build, builder, headers, login, masker, opener, record, records
 
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.ip_address import pack
@@ -17,7 +17,7 @@ def mixed() -> Batch:
     """Ten records from offset 100 on, 4 of them poison and 3 with extra keys; the position before them is 90, the one after 115."""
     good = [login(user_id=f"u{number}", **({"more": 1} if number in EXTRA else {})) for number in range(10)]
     bodies = [POISON.get(number, body) for number, body in enumerate(good)]
-    return builder().build(records(bodies, 100), 90, 115)
+    return builder().build(PLACE, records(bodies, 100), 90, 115)
 
 
 def test_columns_parameters_and_counts(mixed: Batch) -> None:
@@ -152,7 +152,7 @@ def test_masked_columns_are_what_the_masker_makes_of_the_cleaned_values(methods:
 
 
 def test_joined_app_versions_by_setting() -> None:
-    batch = builder(app_version_encoding="joined").build([record(login(app_version="0.2.6"))], 0, 1)
+    batch = builder(app_version_encoding="joined").build(PLACE, [record(login(app_version="0.2.6"))], 0, 1)
 
     assert batch.columns["app_version"] == ["26"]
 
@@ -161,4 +161,4 @@ def test_a_record_of_aiokafka_is_a_kafka_record() -> None:
     taken: KafkaRecord = record(login())
 
     assert isinstance(taken, ConsumerRecord)
-    assert isinstance(BatchBuilder.build(builder(), [taken], 0, 1), Batch)
+    assert isinstance(BatchBuilder.build(builder(), PLACE, [taken], 0, 1), Batch)

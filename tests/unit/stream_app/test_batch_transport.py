@@ -1,16 +1,13 @@
 """The real consumer class and Faust's own drain loop over a thread that is made up."""
 
 import asyncio
-from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
 import virtual_time
-from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import GroupAuthorizationFailedError
-from aiokafka.structs import TopicPartition
 from faust.types import TP
 from login_records import builder, login, record
 from memory_store import MemoryStore
@@ -23,8 +20,8 @@ from stream_app.partition_ports import Budget, Chunk
 from stream_app.partitions import Partitions
 from stream_app.positions import Claim, Partition, Written
 from stream_app.settings import WorkerSettings
-from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, POLL_BYTES_MAX, BatchConsumer, _drain
-from stream_app.windows import WindowPolicy, memory_bytes
+from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, BatchConsumer
+from stream_app.windows import WindowPolicy
 
 RECORDS = 5_000
 FETCH = 500
@@ -63,7 +60,7 @@ class MadeUpThread:
         if PLACE not in active or self._next >= RECORDS:
             await asyncio.sleep(timeout)
             return {}
-        chunk = Chunk(self._records[self._next : self._next + FETCH], self._seek_number, self._sequence)
+        chunk = Chunk(self._records[self._next : self._next + FETCH], FETCH, self._seek_number, self._sequence)
         self._next, self._sequence = self._next + FETCH, self._sequence + 1
         return {PLACE: chunk}
 
@@ -183,73 +180,6 @@ def test_no_partition_to_fetch_is_not_taken_for_all_of_them() -> None:
         assert asyncio.get_running_loop().time() == pytest.approx(0.1), "it asked Kafka"
 
     virtual_time.run(scene())
-
-
-class MadeUpRecords:
-    """What aiokafka has unpacked of one partition's fetch, and the partition's position: records that are all of one size."""
-
-    active = True
-    paused = False
-
-    def __init__(self, count: int, size: int) -> None:
-        self._left = iter([record(b"x" * size, offset) for offset in range(count)])
-        self.next_fetch_offset = self.position = 0
-
-    def __iter__(self) -> "MadeUpRecords":
-        return self
-
-    def __next__(self) -> Any:
-        found = next(self._left)
-        self.next_fetch_offset = found.offset + 1
-        return found
-
-    def state_value(self, _: Any) -> "MadeUpRecords":
-        return self
-
-    def consumed_to(self, position: int) -> None:
-        self.position = position
-
-
-def fetcher(*fetches: MadeUpRecords) -> Any:
-    """Fetch results of aiokafka's own over made-up records."""
-    fetched = OrderedDict()
-    for number, records in enumerate(fetches):
-        place = TopicPartition("logins", number)
-        fetched[place] = FetchResult(place, assignment=records, partition_records=records, backoff=0)
-    return SimpleNamespace(_records=fetched, _wait_consume_future=None, _notify=lambda _: None)
-
-
-def drained(fetcher: Any, records_max: int) -> dict[TopicPartition, list[Any]]:
-    taken: dict[TopicPartition, list[Any]] = {}
-    _drain(fetcher, [TP("logins", number) for number in range(8)], taken, records_max)
-    return taken
-
-
-@pytest.mark.parametrize("size", [100_000, 1_048_576])
-def test_one_fetch_of_large_records_is_bounded_in_bytes(size: int) -> None:
-    it = fetcher(MadeUpRecords(230, size))
-    first = drained(it, 5_000)[TopicPartition("logins", 0)]
-    assert memory_bytes(first) < POLL_BYTES_MAX + 32 * (size + 2_000)
-    total = len(first)
-    while it._records:
-        more = drained(it, 5_000)[TopicPartition("logins", 0)]
-        assert [r.offset for r in more] == list(range(total, total + len(more)))
-        total += len(more)
-    assert total == 230
-
-
-def test_small_records_fill_a_fetch_by_number_over_all_partitions() -> None:
-    it = fetcher(MadeUpRecords(2_000, 200), MadeUpRecords(2_000, 200), MadeUpRecords(2_000, 200))
-    taken = drained(it, 5_000)
-    assert [len(records) for records in taken.values()] == [2_000, 2_000, 1_000]
-    assert list(it._records) == [TopicPartition("logins", 2)]
-
-
-def test_a_partition_that_waits_is_left_alone() -> None:
-    it = fetcher(MadeUpRecords(10, 200))
-    taken: dict[TopicPartition, list[Any]] = {}
-    _drain(it, [TP("logins", 5)], taken, 5_000)
-    assert taken == {}
 
 
 def test_a_worker_that_fetches_nothing_for_long_stays_in_the_group() -> None:

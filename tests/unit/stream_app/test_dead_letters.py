@@ -1,5 +1,5 @@
 import pytest
-from login_records import ABSENT, dead_letter_handle, login, opener, record, sealer
+from login_records import ABSENT, PLACE, dead_letter_handle, login, opener, record, sealer
 from tink import hybrid
 
 from pipeline.errors import FatalError
@@ -13,7 +13,7 @@ BODIES = [None, b"", b"\xff\x00nonsense", login(), login(ip=ABSENT), b"x" * 1_04
 def test_what_was_sealed_opens_byte_for_byte(body: bytes | None) -> None:
     source = record(body, 42, headers_=(("message-id", b"\xff"), ("x", b""), ("x", b"2")), timestamp=-1)
 
-    original = opener().open(sealer().seal(source), topic="logins", partition=3, offset=42)
+    original = opener().open(sealer().seal(PLACE, source), topic="logins", partition=3, offset=42)
 
     assert (original.value, original.key, original.timestamp) == (body, b"key", -1)
     assert original.headers == [("message-id", b"\xff"), ("x", b""), ("x", b"2")]
@@ -22,7 +22,7 @@ def test_what_was_sealed_opens_byte_for_byte(body: bytes | None) -> None:
 
 def test_sealed_twice_differs_and_shows_nothing() -> None:
     source = record(login())
-    one, other = sealer().seal(source), sealer().seal(source)
+    one, other = sealer().seal(PLACE, source), sealer().seal(PLACE, source)
 
     assert one != other
     assert b"199.172.111.135" not in one
@@ -33,12 +33,12 @@ def test_sealed_twice_differs_and_shows_nothing() -> None:
 def test_sealed_record_opens_at_its_own_place_only(place: tuple[str, int, int]) -> None:
     topic, partition, offset = place
     with pytest.raises(FatalError, match="doesn't open"):
-        opener().open(sealer().seal(record(login(), 42)), topic=topic, partition=partition, offset=offset)
+        opener().open(sealer().seal(PLACE, record(login(), 42)), topic=topic, partition=partition, offset=offset)
 
 
 @pytest.mark.parametrize("index", [0, 4, 5, 40, -1])
 def test_changed_seal_does_not_open(index: int) -> None:
-    sealed = bytearray(sealer().seal(record(login(), 42)))
+    sealed = bytearray(sealer().seal(PLACE, record(login(), 42)))
     sealed[index] ^= 1
 
     with pytest.raises(FatalError, match="DEAD_LETTER_PRIVATE_KEYSET_FILE"):
@@ -49,7 +49,7 @@ def test_another_private_keyset_does_not_open() -> None:
     stranger = Opener(keysets.new_secret_keyset(keysets.DEAD_LETTER_TEMPLATE).primitive(hybrid.HybridDecrypt))
 
     with pytest.raises(FatalError, match="sealed for another keyset"):
-        stranger.open(sealer().seal(record(login(), 42)), topic="logins", partition=3, offset=42)
+        stranger.open(sealer().seal(PLACE, record(login(), 42)), topic="logins", partition=3, offset=42)
 
 
 def test_the_worker_cannot_open_what_it_sealed() -> None:

@@ -1,7 +1,7 @@
 from uuid import UUID
 
 import pytest
-from login_records import MESSAGE_ID, SENT_AT_MS, build, builder, headers, login, record
+from login_records import MESSAGE_ID, PLACE, SENT_AT_MS, build, builder, headers, login, record
 
 from stream_app.message_headers import fallback_message_id, read_headers
 from stream_app.reasons import Reason
@@ -11,12 +11,12 @@ FALLBACK_OF_OFFSET_7 = "cd69175f-dc41-56bb-a6c0-0e5602a476b0"
 
 
 def test_the_fallback_id_never_changes() -> None:
-    assert fallback_message_id("logins", 3, 7) == FALLBACK_OF_OFFSET_7
+    assert fallback_message_id(PLACE, 7) == FALLBACK_OF_OFFSET_7
     assert UUID(FALLBACK_OF_OFFSET_7).version == 5
 
 
 def test_headers_of_the_bridge_are_taken() -> None:
-    read = read_headers([record(login(), offset) for offset in range(3)])
+    read = read_headers(PLACE, [record(login(), offset) for offset in range(3)])
 
     assert read.message_ids == [f"{MESSAGE_ID[:24]}{offset:012x}" for offset in range(3)]
     assert read.sent_at_ms == [str(SENT_AT_MS + offset) for offset in range(3)]
@@ -40,7 +40,7 @@ def test_headers_of_the_bridge_are_taken() -> None:
     ],
 )  # fmt: skip
 def test_what_is_absent_has_a_stand_in(given: object, message_id: str, sent_at_ms: int) -> None:
-    read = read_headers([record(login(), 7, headers_=given, timestamp=5)])
+    read = read_headers(PLACE, [record(login(), 7, headers_=given, timestamp=5)])
 
     assert (read.message_ids, read.sent_at_ms, read.problems) == ([message_id], [str(sent_at_ms)], {})
 
@@ -81,7 +81,7 @@ WRONG_TIMES = [
 
 @pytest.mark.parametrize("value", WRONG_IDS)
 def test_a_message_id_that_is_no_uuid_is_a_dead_letter_under_the_stand_in(value: bytes | None) -> None:
-    batch = builder().build([record(login(), 6), record(login(), 7, headers_=(("message-id", value), headers(9)[1]))], 6, 8)
+    batch = builder().build(PLACE, [record(login(), 6), record(login(), 7, headers_=(("message-id", value), headers(9)[1]))], 6, 8)
 
     (letter,) = batch.dead_letters
     assert (letter.reason, letter.field, letter.offset) == (Reason.HEADER_INVALID, "message-id", 7)
@@ -92,7 +92,7 @@ def test_a_message_id_that_is_no_uuid_is_a_dead_letter_under_the_stand_in(value:
 @pytest.mark.parametrize("value", WRONG_TIMES)
 def test_a_sent_at_that_is_no_time_is_a_dead_letter_with_the_kafka_timestamp(value: bytes | None) -> None:
     batch = builder().build(
-        [record(login(), 6), record(login(), 7, headers_=(headers(9)[0], ("sent-at", value)), timestamp=5)], 6, 8
+        PLACE, [record(login(), 6), record(login(), 7, headers_=(headers(9)[0], ("sent-at", value)), timestamp=5)], 6, 8
     )
 
     (letter,) = batch.dead_letters
@@ -103,20 +103,20 @@ def test_a_sent_at_that_is_no_time_is_a_dead_letter_with_the_kafka_timestamp(val
 
 @pytest.mark.parametrize(("timestamp", "sent_at_ms"), [(-1, 0), (253_402_300_800_000, 253_402_300_799_999)])
 def test_without_any_time_a_record_is_a_dead_letter(timestamp: int, sent_at_ms: int) -> None:
-    (letter,) = builder().build([record(login(), 7, headers_=(), timestamp=timestamp)], 7, 8).dead_letters
+    (letter,) = builder().build(PLACE, [record(login(), 7, headers_=(), timestamp=timestamp)], 7, 8).dead_letters
 
     assert (letter.reason, letter.field, letter.sent_at_ms) == (Reason.HEADER_INVALID, "sent-at", sent_at_ms)
 
 
 def test_a_bad_body_counts_before_a_bad_header() -> None:
-    (letter,) = builder().build([record(b"x", 7, headers_=(("message-id", b"x"),))], 7, 8).dead_letters
+    (letter,) = builder().build(PLACE, [record(b"x", 7, headers_=(("message-id", b"x"),))], 7, 8).dead_letters
 
     assert letter.reason is Reason.NOT_JSON
 
 
 def test_one_record_without_headers_changes_nothing_for_its_neighbours() -> None:
-    alone = read_headers([record(login(), offset) for offset in (0, 2)])
-    read = read_headers([record(login(), 0), record(login(), 1, headers_=()), record(login(), 2)])
+    alone = read_headers(PLACE, [record(login(), offset) for offset in (0, 2)])
+    read = read_headers(PLACE, [record(login(), 0), record(login(), 1, headers_=()), record(login(), 2)])
 
     assert [read.message_ids[0], read.message_ids[2]] == alone.message_ids
     assert [read.sent_at_ms[0], read.sent_at_ms[2]] == alone.sent_at_ms

@@ -159,7 +159,7 @@ def test_a_chunk_fetched_before_the_seek_counts_for_nothing() -> None:
         it = Scene()
         it.log.append(*logins(10))
         async with it.opened() as writer:
-            writer.receive(Chunk(it.log.records[5:], seek_number=0, sequence=0))
+            writer.receive(Chunk(it.log.records[5:], bytes=1, seek_number=0, sequence=0))
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(10))
         assert it.count("claims_total") == 1

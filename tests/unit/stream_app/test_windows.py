@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from stream_app.windows import RECORD_OVERHEAD_BYTES, Trigger, Window, WindowPolicy
+from stream_app.windows import RECORD_OVERHEAD_BYTES, Trigger, Window, WindowPolicy, memory_bytes
 
 
 @dataclass
@@ -16,6 +16,12 @@ def records(count: int, size: int = 0) -> list[Record]:
     return [Record(b"x" * size, number) for number in range(count)]
 
 
+def add(it: Window[Record], added: list[Record], now: float) -> int:
+    held = memory_bytes(added)
+    it.add(added, held, now)
+    return held
+
+
 def window(rows: int = 10, bytes_max: int = 1_000_000, seconds: float = 2.0) -> Window[Record]:
     return Window(WindowPolicy(rows=rows, bytes=bytes_max, seconds=seconds))
 
@@ -27,7 +33,7 @@ def test_an_empty_window_is_never_due() -> None:
 
 def test_it_closes_by_rows_and_leaves_what_is_over() -> None:
     it = window(rows=10)
-    it.add(records(25), now=0)
+    add(it, records(25), now=0)
     assert it.due(0) is Trigger.ROWS
     assert [r.number for r in it.take(0)] == list(range(10))
     assert [r.number for r in it.take(0)] == list(range(10, 20))
@@ -37,8 +43,8 @@ def test_it_closes_by_rows_and_leaves_what_is_over() -> None:
 
 def test_it_closes_by_seconds_since_its_first_record() -> None:
     it = window(seconds=2.0)
-    it.add(records(1), now=100.0)
-    it.add(records(1), now=101.9)
+    add(it, records(1), now=100.0)
+    add(it, records(1), now=101.9)
     assert it.due(101.99) is None
     assert it.seconds_until_due(101.5) == pytest.approx(0.5)
     assert it.due(102.0) is Trigger.SECONDS
@@ -46,7 +52,7 @@ def test_it_closes_by_seconds_since_its_first_record() -> None:
 
 def test_what_is_over_opens_the_next_window_when_it_is_left() -> None:
     it = window(rows=1, seconds=2.0)
-    it.add(records(2), now=0.0)
+    add(it, records(2), now=0.0)
     it.take(1.5)
     assert it.seconds_until_due(1.5) == pytest.approx(2.0)
 
@@ -54,7 +60,7 @@ def test_what_is_over_opens_the_next_window_when_it_is_left() -> None:
 def test_it_closes_by_bytes_and_takes_no_more_than_fit() -> None:
     each = 1_000 + RECORD_OVERHEAD_BYTES
     it = window(rows=100, bytes_max=3 * each)
-    it.add(records(7, 1_000), now=0)
+    add(it, records(7, 1_000), now=0)
     assert it.due(0) is Trigger.BYTES
     assert len(it.take(0)) == 3
     assert it.bytes == 4 * each
@@ -62,7 +68,7 @@ def test_it_closes_by_bytes_and_takes_no_more_than_fit() -> None:
 
 def test_a_record_larger_than_the_bound_goes_alone() -> None:
     it = window(bytes_max=2_000)
-    it.add(records(2, 5_000), now=0)
+    add(it, records(2, 5_000), now=0)
     assert len(it.take(0)) == 1
     assert len(it.take(0)) == 1
     assert it.bytes == 0
@@ -70,9 +76,9 @@ def test_a_record_larger_than_the_bound_goes_alone() -> None:
 
 def test_bytes_return_to_zero_when_all_is_taken_or_cleared() -> None:
     it = window()
-    held = it.add([Record(None), *records(3, 7)], now=0)
+    held = add(it, [Record(None), *records(3, 7)], now=0)
     assert it.clear() == held
     assert (it.rows, it.bytes, it.oldest) == (0, 0, None)
-    it.add(records(3, 7), now=0)
+    add(it, records(3, 7), now=0)
     it.take(0)
     assert it.bytes == 0

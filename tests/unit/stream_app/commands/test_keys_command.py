@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from login_records import record
+from login_records import PLACE, record
 
 from pipeline.errors import FatalError
 from stream_app.commands.keys import KEYSET_FILES, MASKING, create_keysets, keys
@@ -24,7 +24,7 @@ def test_the_keysets_it_makes_work_together(tmp_path: Path) -> None:
     )
     assert masker.reveal("ip", masker.mask("ip", [b"\x01\x02\x03\x04"])[0]) == "1.2.3.4"
     assert masker.mask("device_id", [b"x"])
-    sealed = Sealer.load(paths["DEAD_LETTER_PUBLIC_KEYSET_FILE"]).seal(record(b"x"))
+    sealed = Sealer.load(paths["DEAD_LETTER_PUBLIC_KEYSET_FILE"]).seal(PLACE, record(b"x"))
     opener = Opener.load(paths["DEAD_LETTER_PRIVATE_KEYSET_FILE"])
     assert opener.open(sealed, topic="logins", partition=3, offset=0).value == b"x"
 
