@@ -116,6 +116,7 @@ class Bridge:
         self._forwarding.receives_max = attributes.receives_max
         self._metrics.queue_visible.set(attributes.visible_messages)
         self._metrics.queue_hidden.set(attributes.hidden_messages)
+        self._metrics.queue_retention.set(attributes.retention_seconds)
 
     def _watch(self, beat: Beat) -> None:
         """Close outages, follow the queue's attributes, find out whether Kafka is away or back while nothing is produced."""

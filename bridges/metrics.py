@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Hi
 import pipeline
 
 REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-DELAY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0)
+DELAY_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3_600.0, 21_600.0, 86_400.0)
 
 OPERATIONS = ("ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch", "GetQueueAttributes")
 REQUEST_RESULTS = ("ok", "throttled", "failed", "refused")
@@ -58,6 +58,17 @@ class BridgeMetrics:
         self.queue_hidden = Gauge(
             "bridge_queue_in_flight_messages", "Messages of the queue that any reader holds, as SQS estimates.", registry=registry
         )
+        self.queue_retention = Gauge(
+            "bridge_queue_retention_seconds", "How long the queue keeps a message; it is lost after that.", registry=registry
+        )
+        self.oldest_message = Gauge(
+            "bridge_oldest_message_timestamp_seconds",
+            "Sent at of the oldest message that the bridge holds; 0 when it holds none.",
+            registry=registry,
+        )
+        self.unacknowledged = Gauge(
+            "bridge_unacknowledged_messages", "Messages that Kafka has and has not acknowledged.", registry=registry
+        )
         self.last_poll = Gauge(
             "bridge_last_poll_timestamp_seconds", "When SQS last answered a receive, with messages or without.", registry=registry
         )
@@ -104,8 +115,17 @@ class BridgeMetrics:
         self._requests[operation, result].inc()
         self._request_seconds[operation].observe(seconds)
 
-    def watch(self, messages: Callable[[], float], size: Callable[[], float], receivers: Callable[[], float]) -> None:
+    def watch(
+        self,
+        messages: Callable[[], float],
+        size: Callable[[], float],
+        receivers: Callable[[], float],
+        oldest: Callable[[], float],
+        unacknowledged: Callable[[], float],
+    ) -> None:
         """Read these gauges from their source whenever Prometheus asks."""
         self.in_flight.set_function(messages)
         self.in_flight_bytes.set_function(size)
         self.receivers_active.set_function(receivers)
+        self.oldest_message.set_function(oldest)
+        self.unacknowledged.set_function(unacknowledged)

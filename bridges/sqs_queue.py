@@ -37,6 +37,7 @@ ResultT = TypeVar("ResultT")
 
 _CONNECT_SECONDS = 4
 _ANSWER_SECONDS = 6  # beyond the wait that we asked for
+_RETENTION_SECONDS = 345_600  # SQS's own default, four days: for servers that don't say
 _ATTEMPTS_MAX = 2  # botocore's own, at once; those that go on for ever are the callers', who can be stopped
 
 # Codes that no repetition mends, without their prefixes ("AWS.SimpleQueueService.", "KMS.").
@@ -116,6 +117,8 @@ class QueueAttributes:
     """Approximate number that can be received."""
     hidden_messages: int
     """Approximate number in flight, with whichever reader."""
+    retention_seconds: int
+    """How long a message is kept."""
     receives_max: int | None
     """How often a message is given out before it goes to the dead-letter queue; None without one."""
 
@@ -153,6 +156,7 @@ class SqsQueue:
                     "VisibilityTimeout",
                     "ApproximateNumberOfMessages",
                     "ApproximateNumberOfMessagesNotVisible",
+                    "MessageRetentionPeriod",
                     "RedrivePolicy",
                 ],
             ),
@@ -297,6 +301,7 @@ def _attributes(answer: Mapping[str, Any]) -> QueueAttributes:
         visibility_seconds=int(attributes["VisibilityTimeout"]),
         visible_messages=int(attributes.get("ApproximateNumberOfMessages", 0)),
         hidden_messages=int(attributes.get("ApproximateNumberOfMessagesNotVisible", 0)),
+        retention_seconds=int(attributes.get("MessageRetentionPeriod", _RETENTION_SECONDS)),
         receives_max=None if receives_max is None else int(receives_max),
     )
 

@@ -100,11 +100,23 @@ class SqsToKafka:
         self.kafka_suspected = Event()
         """Set: librdkafka believes that Kafka is away."""
         self.producer: KafkaProducer | None = None
-        metrics.watch(lambda: len(self.receipts), lambda: self.receipts.bytes, lambda: self._intake.active)
+        metrics.watch(
+            messages=lambda: len(self.receipts),
+            size=lambda: self.receipts.bytes,
+            receivers=lambda: self._intake.active,
+            oldest=self._oldest_sent_at,
+            unacknowledged=lambda: 0 if self.producer is None else len(self.producer),
+        )
 
     def connect(self, settings: BridgeSettings, produce_timeout_seconds: float) -> None:
         """Make the producer: from now on messages can be taken in."""
         self.producer = KafkaProducer(settings, produce_timeout_seconds, self._on_outcome, self.kafka_suspected.set)
+
+    def _oldest_sent_at(self) -> float:
+        """Seconds since the epoch; 0 when nothing is held. Looks at all that is held: for whoever asks every few seconds."""
+        with self.held:
+            held = self.receipts.held()
+        return min((int(message.sent_at) for message in held if message.sent_at is not None), default=0) / 1_000
 
     @property
     def is_unfinished(self) -> bool:
