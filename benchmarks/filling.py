@@ -5,6 +5,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -51,19 +53,33 @@ def each_twice(messages: Iterable[TopicMessage], distance: int = DUPLICATE_DISTA
     yield from waiting
 
 
+class LogEnds:
+    """Asks where each partition's log ends, over a connection that is kept."""
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self.consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "log-ends", "log_level": 0})
+        self._topic = topic
+        found = self.consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
+        self._partitions = [] if found.error is not None else list(found.partitions)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.consumer.close()
+
+    def read(self) -> dict[int, int]:
+        """By partition; empty for a topic that was not there."""
+        return {
+            partition: self.consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=REQUEST_SECONDS)[1]
+            for partition in self._partitions
+        }
+
+
 def log_ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
     """Where each partition's log ends; empty for a topic that is not there."""
-    consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "log-ends", "log_level": 0})
-    try:
-        found = consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
-        if found.error is not None:
-            return {}
-        return {
-            partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=REQUEST_SECONDS)[1]
-            for partition in found.partitions
-        }
-    finally:
-        consumer.close()
+    with LogEnds(bootstrap_servers, topic) as ends:
+        return ends.read()
 
 
 def make_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:
@@ -81,7 +97,8 @@ def make_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:
 
 def remove_topic(bootstrap_servers: str, topic: str) -> None:
     """Returns when it is gone."""
-    AdminClient({"bootstrap.servers": bootstrap_servers}).delete_topics([topic])[topic].result()
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # kept until the answer is here
+    admin.delete_topics([topic])[topic].result()
     while log_ends(bootstrap_servers, topic):
         time.sleep(0.1)
 

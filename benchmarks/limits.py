@@ -1,7 +1,8 @@
-"""What no worker can beat: reading the topic and doing nothing, and ``COPY`` of finished rows. Each is a process of its own.
+"""What nobody can beat: reading the topic and doing nothing, ``COPY`` of finished rows, receiving and deleting. Each is a process.
 
     python -m benchmarks.limits drain BOOTSTRAP_SERVERS TOPIC RECORDS
     python -m benchmarks.limits copy DSN ROWS_PER_TRANSACTION
+    python -m benchmarks.limits queue QUEUE_URL
 
 ``copy`` takes the rows that are in ``user_logins``, in the order in which they were written, empties the table and copies them into
 it again, over one connection, with the index in place; ``ROWS_PER_TRANSACTION`` 0 means all in one. Each prints one line of JSON.
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,9 +24,12 @@ import msgspec
 import psycopg2
 from aiokafka import AIOKafkaConsumer
 
+from benchmarks.raw_queue import RawQueue
+
 FETCH_BYTES_MAX = 1_048_576
 RECORDS_MAX = 5_000
 """As the worker has them."""
+QUEUE_CONNECTIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,23 @@ def copy(dsn: str, rows_per_transaction: int) -> Limit:
         return Limit(copied, copied, since, time.time(), time.process_time() - cpu)
 
 
+def empty_queue(queue_url: str) -> Limit:
+    """Receive and delete until nothing is visible; several connections, no signature."""
+
+    def receive_and_delete(_: int) -> int:
+        deleted = 0
+        with RawQueue(queue_url) as queue:
+            while receipts := queue.receive():
+                queue.delete(receipts)
+                deleted += len(receipts)
+        return deleted
+
+    since, cpu = time.time(), time.process_time()
+    with ThreadPoolExecutor(QUEUE_CONNECTIONS) as pool:
+        deleted = sum(pool.map(receive_and_delete, range(QUEUE_CONNECTIONS)))
+    return Limit(deleted, deleted, since, time.time(), time.process_time() - cpu)
+
+
 def parts(rows: BinaryIO, size: int) -> Iterator[BinaryIO]:
     """The lines, so many at a time; 0: all together."""
     if not size:
@@ -98,6 +120,8 @@ def main() -> None:
             limit = asyncio.run(drain(bootstrap_servers, topic, int(records)))
         case ["copy", dsn, rows]:
             limit = copy(dsn, int(rows))
+        case ["queue", queue_url]:
+            limit = empty_queue(queue_url)
         case _:
             raise SystemExit(__doc__)
     sys.stdout.write(msgspec.json.encode(limit).decode() + "\n")

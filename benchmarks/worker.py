@@ -3,22 +3,20 @@
 python -m benchmarks.worker [--records 1000000] [--rounds 3] [--partitions 4] [--only NAME]… [--keep DIRECTORY]
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 
-from benchmarks import filling, limits
+from benchmarks import filling
+from benchmarks.limit_run import run_limit
 from benchmarks.machine import PROJECT
-from benchmarks.meter import Meter
 from benchmarks.peer import Peer, Servers
 from benchmarks.peers import TOPIC_PEERS
 from benchmarks.report import Contender, Report, Target
 from benchmarks.session import (
     Entry,
-    NoFiguresError,
     Progress,
     Update,
     finish,
@@ -39,7 +37,6 @@ COPY = "limit: COPY, one transaction"
 COPY_IN_PARTS = "limit: COPY, 5,000 rows a transaction"
 RECORDS = 1_000_000
 PARTITIONS = 4
-LIMIT_SECONDS_MAX = 300.0
 RATE = QUANTITIES[0]
 
 TARGETS = (
@@ -73,20 +70,9 @@ def our_worker(records: int, settings: Mapping[str, str] | None = None) -> Peer:
     return Peer(OURS, "each record exactly once: position and rows in one statement", records, command)
 
 
-def run_limit(bench: Workbench, arguments: Sequence[str], records: int) -> Mapping[str, float]:
-    """One of :mod:`benchmarks.limits`; of so many records, all but the first fetch are timed."""
-    child = bench.launch("limit", Launch([sys.executable, "-m", "benchmarks.limits", *arguments], directory=PROJECT))
-    try:
-        with Meter({"peer": child.pid, **bench.pids}) as meter:
-            code = child.wait(LIMIT_SECONDS_MAX)
-    finally:
-        child.stop()
-    output = child.log_file.read_text()
-    if code != 0:
-        raise NoFiguresError(f"failed with exit code {code}", output)
-    limit = limits.parsed(output)
-    if limit.records != records:
-        raise NoFiguresError(f"{limit.records:,} records instead of {records:,}")
+def limit_figures(bench: Workbench, arguments: Sequence[str], records: int) -> Mapping[str, float]:
+    """Of one of :mod:`benchmarks.limits`, with ``records`` for rows."""
+    limit, meter = run_limit(bench, arguments, records)
     span = (limit.since, limit.until)
     per_record = 1e6 / limit.timed_records
     return {
@@ -131,10 +117,10 @@ def entries(bench: Workbench, progress: Progress, records: int, partitions: int)
 
     def drain(_: Update) -> Mapping[str, float]:
         topic = filled_topic(bench, progress, ours, records, partitions)
-        return run_limit(bench, ["drain", bench.kafka.bootstrap_servers, topic, str(records)], records)
+        return limit_figures(bench, ["drain", bench.kafka.bootstrap_servers, topic, str(records)], records)
 
     def copy(part_rows: int, _: Update) -> Mapping[str, float]:
-        return run_limit(bench, ["copy", bench.postgres.dsn, str(part_rows)], records)
+        return limit_figures(bench, ["copy", bench.postgres.dsn, str(part_rows)], records)
 
     ours = our_worker(records)
     return [
