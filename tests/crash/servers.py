@@ -13,9 +13,15 @@ from dev_servers.pipeline_processes import PipelineProcesses
 from dev_servers.ports import free_port
 from dev_servers.postgres import Postgres
 from dev_servers.server import start_together, stop_together
+from stream_app.commands.keys import DEAD_LETTER_PUBLIC, MASKING
 
 POSTGRES_SETTINGS: Mapping[str, str] = {"track_commit_timestamp": "on"}
 """So that each row can tell when it was committed."""
+
+
+def key_settings(directory: Path) -> dict[str, str]:
+    """The settings of a worker whose keysets are in this directory."""
+    return {file.setting: str(directory / file.name) for file in (MASKING, DEAD_LETTER_PUBLIC)}
 
 
 class Servers:
@@ -49,14 +55,6 @@ class Servers:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
-
-    @property
-    def key_settings(self) -> Mapping[str, str]:
-        """The keysets of the worker."""
-        return {
-            "MASKING_KEYSET_FILE": str(self.keys_directory / "masking.keyset.json"),
-            "DEAD_LETTER_PUBLIC_KEYSET_FILE": str(self.keys_directory / "dead-letter-public.keyset.json"),
-        }
 
     def new_database(self) -> str:
         """The superuser's DSN of a new database with the tables."""

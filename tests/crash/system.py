@@ -4,6 +4,7 @@ Everything is fresh but the servers: database, topic, queue, consumer group, log
 """
 
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +24,11 @@ from confluent_kafka.admin import AdminClient
 from crash.checker import Sides, Verdict, check
 from crash.ledger import Ledger
 from crash.messages import BAD_KINDS, messages
-from crash.servers import Servers
+from crash.servers import Servers, key_settings
 from crash.workload import Queue, Workload, sqs_client
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS
 from dev_servers.pipeline_processes import PipelineProcesses
+from stream_app.commands.keys import DEAD_LETTER_PRIVATE, MASKING
 from stream_app.dead_letters import Opener
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
@@ -72,6 +74,8 @@ class System:
     def __init__(self, servers: Servers, directory: Path, setup: Setup, chance: Random) -> None:
         self.servers = servers
         self.directory = directory
+        self.keys_directory = directory / "keys"
+        """The keysets of this run, a copy: a fault may spoil them. With these the checker opens what it finds."""
         self.setup = setup
         self.chance = chance
         """For every choice that a fault makes: the same seed makes the same ones."""
@@ -87,7 +91,7 @@ class System:
 
     def __enter__(self) -> Self:
         servers, setup, name = self.servers, self.setup, self.name
-        self.directory.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(servers.keys_directory, self.keys_directory)
         with ExitStack() as opening:
             self.dsn = servers.new_database()
             opening.callback(servers.postgres.drop_database, self.dsn)
@@ -284,8 +288,8 @@ class System:
             topic=self.name,
             consumer_group=self.name,
             dsn=self.dsn,
-            masker=Masker.load(parse_methods(""), keyset_file=servers.keys_directory / "masking.keyset.json"),
-            opener=Opener.load(servers.keys_directory / "dead-letter-private.keyset.json"),
+            masker=Masker.load(parse_methods(""), keyset_file=self.keys_directory / MASKING.name),
+            opener=Opener.load(self.keys_directory / DEAD_LETTER_PRIVATE.name),
             written_files=[*written, (servers.postgres.log_file, self._postgres_log_from)],
         )
 
@@ -299,7 +303,7 @@ class System:
             **servers.elasticmq.environment,
             "SQS_QUEUE_URL": self.queue.url,
             **MADE_UP_CREDENTIALS,
-            **servers.key_settings,
+            **key_settings(self.keys_directory),
             "KAFKA_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
             "KAFKA_TOPIC": self.name,
             "CONSUMER_GROUP": self.name,
