@@ -5,21 +5,26 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings import KafkaSettings, LogSettings
+from pipeline.settings import KafkaSettings, LogSettings, Settings
 from stream_app.app_version import AppVersionEncoding
 from stream_app.postgres.settings import PostgresSettings
 
 MEBIBYTE = 1_048_576
 
 
-class WorkerSettings(KafkaSettings, PostgresSettings, LogSettings):
-    """What `faust -A stream_app` reads from the environment."""
+class GroupSettings(Settings):
+    """Whose positions are meant."""
 
     consumer_group: str = Field(
         "stream_app",
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
         description="Kafka consumer group; the positions in Postgres are kept under its name.",
     )
+
+
+class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings):
+    """What `faust -A stream_app` reads from the environment."""
+
     kafka_session_timeout_seconds: float = Field(
         10, ge=6, le=300, description="After this long without a sign of life a worker's partitions go to the others."
     )

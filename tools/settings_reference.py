@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from bridges.settings import BridgeSettings
 from pipeline.settings import Settings
+from stream_app.monitor.settings import MonitorSettings
 from stream_app.settings import WorkerSettings
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
@@ -26,6 +27,7 @@ PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 PROCESSES: Final[Mapping[str, type[Settings]]] = {
     "bridge": BridgeSettings,
     "worker": WorkerSettings,
+    "monitor": MonitorSettings,
 }
 
 INTRODUCTION: Final = """\
@@ -33,12 +35,12 @@ INTRODUCTION: Final = """\
 
 <!-- Made from the code by `make reference`; change the field's description there, not this page. -->
 
-Both processes read environment variables and nothing else. Each checks all of its own before it connects to anything: a wrong or
+All processes read environment variables and nothing else. Each checks all of its own before it connects to anything: a wrong or
 missing one stops the start with a line that names the variable and what was expected, never its value. An empty variable counts as
 not set.
 
-The bridge is `python -m bridges sqs`; the worker is `faust -A stream_app worker`, and the other `faust -A stream_app` commands
-read the worker's variables too.
+The bridge is `python -m bridges sqs`, the worker `faust -A stream_app worker`, the monitor `faust -A stream_app monitor`; the other
+`faust -A stream_app` commands read the worker's variables too.
 
 AWS credentials, region and endpoint are boto3's own business: it reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 `AWS_DEFAULT_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL_SQS`, the role of the machine and so on, as its documentation says.

@@ -29,6 +29,9 @@ ANALYST: Final = "stream_analyst"
 PRIVACY_OFFICER: Final = "stream_privacy_officer"
 """Whoever may reveal a masked value, and leaves a line in ``reveal_audit`` for it."""
 
+MONITOR: Final = "stream_monitor"
+"""The monitor: positions and counts."""
+
 _KEEPALIVE_PROBES = 3
 
 

@@ -12,11 +12,11 @@ from pydantic import SecretStr
 
 from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError
-from stream_app.postgres.connection import ANALYST, OPERATOR, PRIVACY_OFFICER, WRITER, connect, connection_parameters
+from stream_app.postgres.connection import ANALYST, MONITOR, OPERATOR, PRIVACY_OFFICER, WRITER, connect, connection_parameters
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
 
-ROLES = (WRITER, OPERATOR, ANALYST, PRIVACY_OFFICER)
+ROLES = (WRITER, OPERATOR, ANALYST, PRIVACY_OFFICER, MONITOR)
 COMMANDS = load_queries("commands.sql")
 WORKER = load_queries("worker.sql")
 PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
@@ -43,6 +43,7 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("add a login", ADD_LOGIN, (WRITER,)),
     ("add a dead letter", ADD_LETTER, (WRITER,)),
     ("read a position", "SELECT next_offset, epoch FROM stream_positions", (WRITER, OPERATOR)),
+    ("see how far a partition is", "SELECT partition, next_offset FROM stream_positions", (WRITER, OPERATOR, MONITOR)),
     ("claim", "INSERT INTO stream_positions VALUES ('g', 't', 1, 0, 1, 'o', now())", (WRITER,)),
     (
         "move a position",
@@ -70,6 +71,13 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("audit a reveal", "INSERT INTO reveal_audit (reason, field, tokens) VALUES ('ticket 1', 'ip', 1)", (PRIVACY_OFFICER,)),
     ("audit in another's name", "INSERT INTO reveal_audit (who, reason, field, tokens) VALUES ('x', 'y', 'ip', 1)", ()),
     ("audit at another time", "INSERT INTO reveal_audit (revealed_at, reason, field, tokens) VALUES (now(), 'y', 'ip', 1)", ()),
+    (
+        "count dead letters",
+        "SELECT reason, count(*) FROM dead_letters WHERE resolution IS NULL GROUP BY reason",
+        (OPERATOR, MONITOR),
+    ),
+    ("count reveals", "SELECT field, sum(tokens) FROM reveal_audit GROUP BY field", (PRIVACY_OFFICER, MONITOR)),
+    ("see who revealed and why", "SELECT who, reason FROM reveal_audit", (PRIVACY_OFFICER,)),
     ("read the audit", "SELECT * FROM reveal_audit", (PRIVACY_OFFICER,)),
     ("change the audit", "UPDATE reveal_audit SET reason = 'other'", ()),
     ("shorten the audit", "DELETE FROM reveal_audit", ()),

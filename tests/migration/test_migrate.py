@@ -25,7 +25,7 @@ from stream_app.postgres.migrations import Migration, Patience, known_migrations
 from stream_app.postgres.settings import PostgresSettings
 
 NAMES = [migration.name for migration in known_migrations()]
-ROLES = {"stream_writer", "stream_operator", "stream_analyst", "stream_privacy_officer"}
+ROLES = {"stream_writer", "stream_operator", "stream_analyst", "stream_privacy_officer", "stream_monitor"}
 HURRIED = Patience(lock_seconds=0.1, pause_seconds=0.1, attempts=3, turn_seconds=0.5)
 SEVEN_COLUMNS = """
 CREATE TABLE user_logins (

@@ -9,6 +9,7 @@ from pydantic import Field, FilePath, SecretStr
 
 from bridges.settings import BridgeSettings
 from pipeline.settings import Port, Settings, load
+from stream_app.monitor.settings import MonitorSettings
 from stream_app.settings import WorkerSettings
 from tools import settings_reference
 
@@ -37,14 +38,14 @@ def test_the_page_in_the_repository_is_fresh() -> None:
     assert settings_reference.PAGE.read_text() == settings_reference.page(), "run `make reference`"
 
 
-@pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings])
-def test_the_page_has_every_option_of_both_processes_once(settings: type[Settings]) -> None:
+@pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings, MonitorSettings])
+def test_the_page_has_every_option_of_each_process_once(settings: type[Settings]) -> None:
     rows = re.findall(r"^\| `([A-Z0-9_]+)` \|", settings_reference.page(), re.MULTILINE)
     assert len(rows) == len(set(rows))
     assert settings_reference.variables(settings) <= set(rows)
 
 
-@pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings])
+@pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings, MonitorSettings])
 def test_every_option_has_a_line_of_help(settings: type[Settings]) -> None:
     assert [name for name, field in settings.model_fields.items() if not (field.description or "").strip().endswith(".")] == []
 
@@ -107,7 +108,7 @@ def test_env_example_names_only_variables_that_something_reads() -> None:
     assert named - settings_reference.variables(BridgeSettings, WorkerSettings) == BOTO3_VARIABLES
 
 
-@pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings])
+@pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings, MonitorSettings])
 def test_env_example_starts_both_processes(settings: type[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in settings_reference.variables(settings):
         monkeypatch.delenv(variable, raising=False)

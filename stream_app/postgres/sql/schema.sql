@@ -89,8 +89,9 @@ CREATE ROLE stream_writer NOLOGIN;
 CREATE ROLE stream_operator NOLOGIN;
 CREATE ROLE stream_analyst NOLOGIN;
 CREATE ROLE stream_privacy_officer NOLOGIN;
+CREATE ROLE stream_monitor NOLOGIN;
 
-GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;
+GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;
 
 -- The worker reads only what ON CONFLICT and its position need.
 GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
@@ -105,6 +106,11 @@ GRANT SELECT ON user_logins TO stream_analyst;
 -- Not the columns who and revealed_at: those are the server's word.
 GRANT SELECT, INSERT (reason, field, tokens) ON reveal_audit TO stream_privacy_officer;
 
+-- Positions and counts: no record's content, no reason for a reveal, nobody's name.
+GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON stream_positions TO stream_monitor;
+GRANT SELECT (reason, resolution) ON dead_letters TO stream_monitor;
+GRANT SELECT (field, tokens) ON reveal_audit TO stream_monitor;
+
 -- The migrations that were applied.
 CREATE TABLE stream_migrations (
     name       text        PRIMARY KEY,
@@ -113,4 +119,4 @@ CREATE TABLE stream_migrations (
 );
 
 -- For `migrate --check`, run by whoever waits for the tables.
-GRANT SELECT ON stream_migrations TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;
+GRANT SELECT ON stream_migrations TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;

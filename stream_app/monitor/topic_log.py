@@ -1,0 +1,117 @@
+"""The topic as Kafka shows it to somebody who is in no consumer group: its ends, its retention, and when a record was sent."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined] # not in its __all__
+
+from pipeline.contract import HEADER_SENT_AT
+from pipeline.errors import RetryableError
+from pipeline.settings import KafkaSettings
+
+REQUEST_SECONDS = 5.0
+_SENT_AT_DIGITS_MAX = 15
+
+
+class TopicLog:
+    """Blocking calls, for one thread; each raises :class:`RetryableError` when Kafka does not answer."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.kafka_topic
+        common: dict[str, Any] = {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "log_level": 0,
+            "reconnect.backoff.max.ms": 1_000,
+        }
+        self._admin = AdminClient(common)
+        self._consumer = Consumer(
+            {
+                **common,
+                "group.id": f"{settings.kafka_topic}-monitor",  # librdkafka wants one; it is never joined and nothing is committed
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.message.max.bytes": 16_384,  # one record is wanted; Kafka sends the batch that it is in
+                "queued.min.messages": 1,
+            }
+        )
+
+    def ranges(self) -> dict[int, tuple[int, int]]:
+        """First offset and end of each partition's log; empty while there is no such topic."""
+        topic = _asked(lambda: self._admin.list_topics(self._topic, timeout=REQUEST_SECONDS)).topics[self._topic]
+        partitions = [TopicPartition(self._topic, partition) for partition in topic.partitions]
+        if topic.error is not None or not partitions:
+            return {}
+        starts = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call] # confluent-kafka says nothing
+        ends = self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        return {partition: (starts[partition], ends[partition]) for partition in starts}
+
+    def retention_seconds(self) -> float:
+        """How long the topic keeps a record; 0: for ever."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
+        futures = self._admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)
+        milliseconds = float(_asked(lambda: futures[resource].result(REQUEST_SECONDS))["retention.ms"].value)
+        return max(0.0, milliseconds / 1_000)
+
+    def sent_at(self, offsets: Mapping[int, int]) -> dict[int, float]:
+        """When the first record at or after each partition's offset was sent, in seconds since the epoch.
+
+        A partition is missing where none is: offsets that Kafka has may all be control records, which are no records to anybody.
+        """
+        found: dict[int, float] = {}
+        waiting = set(offsets)
+        deadline = time.monotonic() + REQUEST_SECONDS
+        self._consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()])
+        try:
+            while waiting:
+                message = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+                if message is None:
+                    raise RetryableError("Kafka did not deliver a record")
+                partition, error = message.partition(), message.error()
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes begin so
+                    raise RetryableError(f"Kafka did not deliver a record: {error.name()}")
+                if partition in waiting:
+                    waiting.discard(partition)
+                    if error is None:
+                        found[partition] = _sent_at(message)
+                    self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+        except KafkaException as error:
+            raise _retryable(error) from error
+        finally:
+            self._consumer.unassign()
+        return found
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._consumer.close()
+
+    def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
+        futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=REQUEST_SECONDS)
+        return {
+            partition.partition: _asked(lambda future=future: future.result(REQUEST_SECONDS)).offset
+            for partition, future in futures.items()
+        }
+
+
+def _asked(request: Any) -> Any:
+    try:
+        return request()
+    except KafkaException as error:
+        raise _retryable(error) from error
+    except TimeoutError as error:
+        raise RetryableError("Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer") from error
+
+
+def _retryable(error: KafkaException) -> RetryableError:
+    return RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {error.args[0].name()}")
+
+
+def _sent_at(message: Message) -> float:
+    """As the worker reads it: the bridge's header, else the Kafka timestamp."""
+    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    value = next((value for name, value in headers if name == HEADER_SENT_AT), None)
+    if value is not None and value.isdigit() and len(value) <= _SENT_AT_DIGITS_MAX:
+        return int(value) / 1_000
+    return max(0, message.timestamp()[1]) / 1_000

@@ -1,0 +1,234 @@
+"""The monitor against real Kafka and Postgres: what it says of lag while nobody writes."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from pydantic import SecretStr
+
+from dev_servers.kafka import Kafka
+from pipeline.settings import load
+from stream_app.monitor.database import Database
+from stream_app.monitor.metrics import MonitorMetrics
+from stream_app.monitor.monitor import Monitor
+from stream_app.monitor.settings import MonitorSettings
+from stream_app.monitor.topic_log import TopicLog
+
+PARTITIONS = 2
+HOUR = 3_600
+
+
+class Scene:
+    """A monitor of a topic of its own and a fresh database."""
+
+    def __init__(self, kafka: Kafka, dsn: str, topic: str) -> None:
+        self.bootstrap_servers, self.dsn, self.topic = kafka.bootstrap_servers, dsn, topic
+        self.settings = load(
+            MonitorSettings,
+            kafka_bootstrap_servers=kafka.bootstrap_servers,
+            kafka_topic=topic,
+            consumer_group="g",
+            postgres_dsn=SecretStr(dsn),
+        )
+        self.metrics = MonitorMetrics()
+        self.topic_log, self.database = TopicLog(self.settings), Database(self.settings)
+        self.clock_ahead = 0.0
+        self.monitor = self._monitor()
+
+    def _monitor(self) -> Monitor:
+        return Monitor(
+            self.settings,
+            self.metrics,
+            topic_log=self.topic_log,
+            database=self.database,
+            wall_clock=lambda: time.time() + self.clock_ahead,
+            monotonic=lambda: time.monotonic() + self.clock_ahead,
+        )
+
+    def restart(self) -> None:
+        self.metrics = MonitorMetrics()
+        self.monitor = self._monitor()
+
+    def produce(self, count: int = 1, partition: int = 0, *, sent_ago: float | None = 0, **configuration: Any) -> None:
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, **configuration})
+        if configuration:
+            producer.init_transactions(30)
+            producer.begin_transaction()
+        headers = [] if sent_ago is None else [("sent-at", str(int((time.time() - sent_ago) * 1_000)).encode())]
+        for _ in range(count):
+            producer.produce(self.topic, b"{}", partition=partition, headers=headers)
+        if configuration:
+            producer.commit_transaction(30)
+        assert producer.flush(30) == 0
+
+    def position(self, next_offset: int, partition: int = 0) -> None:
+        self.run(
+            "INSERT INTO stream_positions VALUES ('g', %s, %s, %s, 1, 'o', now())"
+            " ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET next_offset = excluded.next_offset",
+            self.topic,
+            partition,
+            next_offset,
+        )
+
+    def run(self, statement: str, *parameters: Any) -> None:
+        with closing(psycopg2.connect(self.dsn)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+
+    def look(self) -> None:
+        """Both are there: a topic that was just made may take a moment. The test's time limit is the bound."""
+        self.monitor.look()
+        while not self.monitor.readyz().ok:
+            self.monitor.look()
+
+    def shown(self, name: str, partition: int = 0) -> float:
+        value = self.metrics.registry.get_sample_value(
+            f"monitor_partition_{name}", {"topic": self.topic, "partition": str(partition)}
+        )
+        assert value is not None, name
+        return value
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"monitor_{name}", labels)
+
+
+@pytest.fixture
+def scene(kafka: Kafka, migrated_database: str) -> Iterator[Scene]:
+    topic = f"monitored-{secrets.token_hex(4)}"
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, PARTITIONS, 1, config={"retention.ms": "7200000"})])[topic].result()
+    it = Scene(kafka, migrated_database, topic)
+    yield it
+    it.database.close()
+    it.topic_log.close()
+    admin.delete_topics([topic])[topic].result()
+
+
+def test_an_empty_partition_has_no_lag_claimed_or_not(scene: Scene) -> None:
+    scene.position(0, partition=1)
+    scene.look()
+    assert [(scene.shown("lag_records", p), scene.shown("lag_seconds", p)) for p in range(PARTITIONS)] == [(0, 0), (0, 0)]
+
+
+def test_nobody_writes_and_the_lag_grows_from_when_the_oldest_record_was_sent(scene: Scene) -> None:
+    scene.produce(3, sent_ago=100)
+    scene.produce(2, sent_ago=5)
+    scene.look()
+    assert scene.shown("lag_records") == 5
+    assert scene.shown("lag_seconds") == pytest.approx(100, abs=10)
+    assert scene.shown("lag_seconds", 1) == 0
+    scene.clock_ahead = HOUR
+    scene.look()
+    assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=15)
+
+
+def test_a_position_that_moves_takes_the_lag_to_the_next_record_and_to_none(scene: Scene) -> None:
+    scene.produce(3, sent_ago=100)
+    scene.produce(2, sent_ago=50)
+    scene.look()
+    scene.position(3)
+    scene.look()
+    assert (scene.shown("lag_records"), scene.shown("next_offset")) == (2, 3)
+    assert scene.shown("lag_seconds") == pytest.approx(50, abs=10)
+    scene.position(5)
+    scene.look()
+    assert (scene.shown("lag_records"), scene.shown("lag_seconds")) == (0, 0)
+
+
+def test_after_a_restart_of_its_own_it_says_the_same(scene: Scene) -> None:
+    scene.produce(3, sent_ago=100)
+    scene.look()
+    scene.restart()
+    scene.look()
+    assert scene.shown("lag_seconds") == pytest.approx(100, abs=10)
+
+
+def test_a_record_of_another_producer_is_as_old_as_kafka_says(scene: Scene) -> None:
+    scene.produce(1, sent_ago=None)
+    scene.clock_ahead = HOUR
+    scene.look()
+    assert scene.shown("lag_seconds") == pytest.approx(HOUR, abs=15)
+
+
+def test_what_is_no_record_does_not_wait(scene: Scene) -> None:
+    """The log ends with the control record of a transaction, which nobody is ever given."""
+    scene.produce(3, **{"transactional.id": scene.topic})
+    scene.position(3)
+    scene.look()
+    while scene.shown("log_end_offset") < 4:  # the broker writes it after it has answered; the test's time limit is the bound
+        scene.look()
+    assert (scene.shown("lag_records"), scene.shown("lag_seconds")) == (0, 0)
+
+
+def test_what_retention_removed_is_no_lag(scene: Scene, kafka: Kafka) -> None:
+    scene.produce(5, sent_ago=100)
+    scene.position(1)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    for future in admin.delete_records([TopicPartition(scene.topic, 0, 4)]).values():
+        future.result(10)
+    scene.look()
+    assert (scene.shown("log_start_offset"), scene.shown("next_offset"), scene.shown("lag_records")) == (4, 1, 1)
+
+
+def test_without_postgres_what_waits_grows_older_and_it_is_named(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.produce(3, sent_ago=100)
+    scene.look()
+    scene.database.close()
+    away = load(MonitorSettings, postgres_dsn=SecretStr("host=127.0.0.1 port=1 dbname=away"))
+    monkeypatch.setattr(scene.database, "_settings", away)
+    scene.clock_ahead = HOUR
+    scene.produce(2)
+    scene.monitor.look()
+    assert (scene.value("ready", dependency="postgres"), scene.value("ready", dependency="kafka")) == (0, 1)
+    assert "nobody listens" in scene.monitor.readyz().details["waiting_for"]["postgres"]
+    assert scene.monitor.livez().ok
+    assert scene.shown("lag_records") == 5
+    assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=15)
+
+
+def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> None:
+    scene.produce(3, sent_ago=100)
+    scene.look()
+    away = load(MonitorSettings, kafka_bootstrap_servers="127.0.0.1:1", kafka_topic=scene.topic)
+    nowhere = TopicLog(away)
+    scene.monitor._log = nowhere
+    scene.clock_ahead = HOUR
+    scene.monitor.look()
+    nowhere.close()
+    assert (scene.value("ready", dependency="postgres"), scene.value("ready", dependency="kafka")) == (1, 0)
+    assert list(scene.monitor.readyz().details["waiting_for"]) == ["kafka"]
+    assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=20)
+
+
+def test_a_loop_that_stands_still_needs_a_restart(scene: Scene) -> None:
+    scene.look()
+    scene.clock_ahead = HOUR
+    assert not scene.monitor.livez().ok
+
+
+def test_it_counts_dead_letters_that_are_open_and_reveals(scene: Scene) -> None:
+    assert scene.value("revealed_tokens_total", field="ip") is None
+    scene.run(
+        "INSERT INTO dead_letters SELECT 'g', 't', 0, n, gen_random_uuid(), now(), 'not_json', NULL, '', now(),"
+        " CASE WHEN n > 2 THEN 'replayed' END FROM generate_series(1, 5) AS n"
+    )
+    scene.run("INSERT INTO reveal_audit (reason, field, tokens) VALUES ('ticket 1', 'ip', 3), ('ticket 2', 'ip', 4)")
+    scene.look()
+    assert (scene.value("open_dead_letters", reason="not_json"), scene.value("open_dead_letters", reason="too_long")) == (2, 0)
+    assert (scene.value("reveals_total", field="ip"), scene.value("revealed_tokens_total", field="ip")) == (2, 7)
+    assert scene.value("reveals_total", field="device_id") == 0
+    assert (scene.value("database_sessions") or 0) >= 1
+    assert (scene.value("table_bytes", table="dead_letters") or 0) > 0
+    assert scene.value("topic_retention_seconds") == 7_200
+
+
+def test_it_waits_for_a_topic_that_is_not_there_yet(kafka: Kafka, migrated_database: str) -> None:
+    scene = Scene(kafka, migrated_database, "nobody-made-it")
+    scene.look()
+    assert scene.value("ready", dependency="kafka") == 1
