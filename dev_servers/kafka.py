@@ -1,8 +1,9 @@
-"""A real Kafka: one node that is broker and controller (KRaft)."""
+"""A real Kafka: nodes that are broker and controller at once (KRaft), usually one."""
 
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dev_servers import jars
@@ -24,7 +25,6 @@ LOGGING = (
 
 PROPERTIES: Mapping[str, str] = {
     "process.roles": "broker,controller",
-    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "PLAINTEXT",
@@ -52,8 +52,25 @@ PROPERTIES: Mapping[str, str] = {
 }
 
 
+def _new_cluster_id() -> str:
+    return urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
+
+
+def _one_node() -> Mapping[int, int]:
+    return {1: free_port()}
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """The nodes that make up one cluster."""
+
+    controller_ports: Mapping[int, int] = field(default_factory=_one_node)
+    """By node id."""
+    cluster_id: str = field(default_factory=_new_cluster_id)
+
+
 class Kafka(Server):
-    """Kafka 4.1 on one port for clients and one for its controller."""
+    """Kafka 4.1 on one port for clients and one for its controller. More than one: :mod:`dev_servers.kafka_cluster`."""
 
     name = "kafka"
 
@@ -66,24 +83,28 @@ class Kafka(Server):
         port: int | None = None,
         *,
         proxy_port: int | None = None,
+        quorum: Quorum | None = None,
+        node_id: int = 1,
     ) -> None:
         """``properties``: of server.properties, on top of :data:`PROPERTIES`. ``jvm_options``: ``()`` for a long benchmark.
 
         ``proxy_port``: where a proxy before it listens. Kafka tells its clients where to connect, so those of a proxy need a
-        listener of their own: the proxy's other end is :attr:`port_behind_proxy`.
+        listener of their own: the proxy's other end is :attr:`port_behind_proxy`. ``quorum``, ``node_id``: of a node among others.
         """
         super().__init__(directory)
         self.port = free_port() if port is None else port
         self.port_behind_proxy = free_port()
-        controller_port = free_port()
+        self._quorum = quorum or Quorum()
+        controller_port = self._quorum.controller_ports[node_id]
         self._jvm_options = (f"-Xms{heap_mebibytes // 2}m", f"-Xmx{heap_mebibytes}m", *jvm_options, *LOGGING)
         self._log_directory = self.directory / "data"
         self._properties_file = self.directory / "server.properties"
         self._properties = {
             **PROPERTIES,
+            "node.id": str(node_id),
             "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{controller_port}",
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
-            "controller.quorum.voters": f"1@{HOST}:{controller_port}",
+            "controller.quorum.voters": ",".join(f"{id_}@{HOST}:{port}" for id_, port in self._quorum.controller_ports.items()),
             "log.dirs": str(self._log_directory),
             **({} if proxy_port is None else self._proxied_listener(proxy_port, controller_port)),
             **(properties or {}),
@@ -116,9 +137,9 @@ class Kafka(Server):
         return Launch(command, directory=self.directory, stop_seconds=15.0)
 
     def _format(self, class_path: str) -> None:
-        cluster_id = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")  # one in 64 begins with "-"
         options = (*jars.QUICK_START, *LOGGING)
-        tool = ("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self._properties_file)
+        cluster_id = f"--cluster-id={self._quorum.cluster_id}"  # one in 64 begins with "-"
+        tool = ("kafka.tools.StorageTool", "format", cluster_id, "-c", self._properties_file)
         formatting = ChildProcess(self.name, Launch([jars.JAVA, *options, "-cp", class_path, *tool]), self.log_file)
         if formatting.wait(FORMAT_SECONDS) != 0:
             raise DevServerError(self.name, "its data directory could not be formatted", self.log_file, formatting.log_from)
@@ -129,4 +150,4 @@ class Kafka(Server):
             return STARTED in log.read() and accepts_connections(self.port)
 
 
-__all__ = ["PROPERTIES", "Kafka"]
+__all__ = ["PROPERTIES", "Kafka", "Quorum"]

@@ -9,6 +9,7 @@ from crash.proxy import Proxy
 from dev_servers import jars
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
+from dev_servers.kafka_cluster import KafkaCluster
 from dev_servers.pipeline_processes import PipelineProcesses
 from dev_servers.ports import free_port
 from dev_servers.postgres import Postgres
@@ -17,6 +18,9 @@ from stream_app.commands.keys import DEAD_LETTER_PUBLIC, MASKING
 
 POSTGRES_SETTINGS: Mapping[str, str] = {"track_commit_timestamp": "on"}
 """So that each row can tell when it was committed."""
+
+KAFKA_SETTINGS: Mapping[str, str] = {"log.retention.check.interval.ms": "1000", "log.initial.task.delay.ms": "1000"}
+"""So that what a topic no longer keeps is gone soon."""
 
 
 def key_settings(directory: Path) -> dict[str, str]:
@@ -27,14 +31,15 @@ def key_settings(directory: Path) -> dict[str, str]:
 class Servers:
     """Started when entered. A fault may stop, kill or break them; it leaves them running and whole."""
 
-    def __init__(self, directory: Path, *, kafka: Kafka | None = None, postgres: Postgres | None = None) -> None:
-        """``kafka`` and ``postgres``: in the place of the usual ones, not started."""
+    def __init__(self, directory: Path, *, kafka: Kafka | KafkaCluster | None = None, postgres: Postgres | None = None) -> None:
+        """``kafka`` and ``postgres``: in the place of the usual ones, not started. No proxy stands before a cluster."""
         self.directory = directory
         kafka_proxy_port = free_port()
         self.elasticmq = ElasticMq(directory / "elasticmq")
-        self.kafka = kafka or Kafka(directory / "kafka", proxy_port=kafka_proxy_port)
+        self.kafka = kafka or Kafka(directory / "kafka", KAFKA_SETTINGS, proxy_port=kafka_proxy_port)
         self.postgres = postgres or Postgres(directory / "postgres", settings=POSTGRES_SETTINGS)
-        self.kafka_proxy = Proxy(self.kafka.port_behind_proxy, kafka_proxy_port)
+        self._kafka_nodes = list(self.kafka.nodes.values()) if isinstance(self.kafka, KafkaCluster) else [self.kafka]
+        self.kafka_proxy = Proxy(self._kafka_nodes[0].port_behind_proxy, kafka_proxy_port)
         self.postgres_proxy = Proxy(self.postgres.port)
         self.keys_directory = directory / "keys"
         self._template = ""
@@ -43,8 +48,8 @@ class Servers:
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         with ExitStack() as opening:
-            servers = (self.elasticmq, self.kafka, self.postgres)
-            jars.download([server.name for server in servers if server.name in jars.LOCKED])
+            servers = (self.elasticmq, *self._kafka_nodes, self.postgres)
+            jars.download([self.elasticmq.name, Kafka.name])
             opening.callback(stop_together, servers)
             start_together(servers)
             for proxy in (self.kafka_proxy, self.postgres_proxy):
