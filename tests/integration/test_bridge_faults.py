@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from threading import Event
-from typing import Any
 
 import pytest
+from crash.sqs_front import Answer, Request, SqsFront, answer, error, first
 from running_bridge import Queue, RunningBridge, Topic, wait_for
-from sqs_proxy import SqsProxy, error, first
 
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
@@ -27,8 +26,8 @@ def topic(kafka: Kafka) -> Topic:
 
 
 @pytest.fixture
-def proxy(elasticmq: ElasticMq) -> Iterator[SqsProxy]:
-    with SqsProxy(elasticmq.endpoint_url) as running:
+def proxy(elasticmq: ElasticMq) -> Iterator[SqsFront]:
+    with SqsFront(elasticmq.endpoint_url) as running:
         yield running
 
 
@@ -74,11 +73,11 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
 
 
 def test_a_message_whose_bridge_is_killed_before_the_delete_comes_again_with_the_same_key_and_id(
-    elasticmq: ElasticMq, kafka: Kafka, proxy: SqsProxy, tmp_path: Path
+    elasticmq: ElasticMq, kafka: Kafka, proxy: SqsFront, tmp_path: Path
 ) -> None:
     queue, topic = Queue(elasticmq.endpoint_url, visibility_seconds=2), Topic(kafka.bootstrap_servers)
     never = Event()
-    proxy.rules.append(lambda operation, _: (never.wait(30), error(500, "InternalError"))[1] if "Delete" in operation else None)
+    proxy.rules.append(lambda request: (never.wait(30), error(500, "InternalError"))[1] if "Delete" in request.operation else None)
     ids = queue.send(logins(7))
     with RunningBridge(tmp_path, queue, topic, endpoint_url=proxy.endpoint_url) as bridge:
         wait_for(lambda: proxy.requests.get("DeleteMessageBatch"), "a delete that is not answered")
@@ -136,11 +135,11 @@ def test_a_stop_while_kafka_is_away_makes_all_visible_at_once(elasticmq: Elastic
     assert by_group == {f"group-{group}".encode(): list(range(group, 40, 4)) for group in range(4)}
 
 
-def test_a_second_signal_ends_it_at_once(queue: Queue, topic: Topic, proxy: SqsProxy, tmp_path: Path) -> None:
+def test_a_second_signal_ends_it_at_once(queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path) -> None:
     asked = Event()
 
-    def hold_receives(operation: str, _: dict[str, Any]) -> None:
-        if operation == "ReceiveMessage":
+    def hold_receives(request: Request) -> None:
+        if request.operation == "ReceiveMessage":
             asked.set()
             time.sleep(6)  # as a network that swallows the answer
 
@@ -153,13 +152,13 @@ def test_a_second_signal_ends_it_at_once(queue: Queue, topic: Topic, proxy: SqsP
         assert bridge.child.wait(2) == 128 + SIGTERM
 
 
-def test_errors_of_sqs_are_survived_with_backoff(queue: Queue, topic: Topic, proxy: SqsProxy, tmp_path: Path) -> None:
+def test_errors_of_sqs_are_survived_with_backoff(queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path) -> None:
     proxy.rules += [
         first(2, "ReceiveMessage", error(500, "InternalError")),
         first(2, "ReceiveMessage", error(503, "ServiceUnavailable")),
         first(2, "ReceiveMessage", error(400, "RequestThrottled")),
         first(1, "ReceiveMessage", error(403, "AccessDenied")),
-        first(1, "ReceiveMessage", (200, {"Messages": [{"Body": 7}]})),
+        first(1, "ReceiveMessage", answer({"Messages": [{"Body": 7}]})),
         first(3, "DeleteMessageBatch", error(503, "ServiceUnavailable")),
     ]
     ids = queue.send(logins(30))
@@ -177,21 +176,22 @@ def test_errors_of_sqs_are_survived_with_backoff(queue: Queue, topic: Topic, pro
     assert [event["event"] for event in bridge.events() if event["event"].startswith("sqs_")] == ["sqs_failing", "sqs_recovered"]
 
 
-def test_only_the_failed_entries_of_a_batch_are_deleted_again(queue: Queue, topic: Topic, proxy: SqsProxy, tmp_path: Path) -> None:
+def test_only_the_failed_entries_of_a_batch_are_deleted_again(queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path) -> None:
     """SQS fails for the first half of the first delete batch; it says nothing at all of the last entry."""
     deletes: list[list[str]] = []
 
-    def half_fails(operation: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        if operation != "DeleteMessageBatch":
+    def half_fails(request: Request) -> Answer | None:
+        if request.operation != "DeleteMessageBatch":
             return None
-        handles = [entry["ReceiptHandle"] for entry in request["Entries"]]
+        entries = request.body["Entries"]
+        handles = [entry["ReceiptHandle"] for entry in entries]
         deletes.append(handles)
         if len(deletes) > 1:
             return None
-        failing, working = request["Entries"][: len(handles) // 2], request["Entries"][len(handles) // 2 : -1]
-        queue.client.delete_message_batch(QueueUrl=queue.url, Entries=working)
+        failing, working = entries[: len(handles) // 2], entries[len(handles) // 2 : -1]
+        request.forward(Entries=working)
         failed = [{"Id": entry["Id"], "SenderFault": False, "Code": "InternalError"} for entry in failing]
-        return 200, {"Successful": [{"Id": entry["Id"]} for entry in working], "Failed": failed}
+        return answer({"Successful": [{"Id": entry["Id"]} for entry in working], "Failed": failed})
 
     proxy.rules.append(half_fails)
     queue.send(logins(10))
@@ -206,14 +206,14 @@ def test_only_the_failed_entries_of_a_batch_are_deleted_again(queue: Queue, topi
 
 
 def test_an_expired_receipt_is_counted_and_the_message_comes_again(
-    elasticmq: ElasticMq, kafka: Kafka, proxy: SqsProxy, tmp_path: Path
+    elasticmq: ElasticMq, kafka: Kafka, proxy: SqsFront, tmp_path: Path
 ) -> None:
     """The answers to deletes and extensions are held up until the queue has given the messages out anew."""
     queue, topic = Queue(elasticmq.endpoint_url, visibility_seconds=2), Topic(kafka.bootstrap_servers)
     held_up = Event()
 
-    def hold_up(operation: str, _: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        if operation in {"DeleteMessageBatch", "ChangeMessageVisibilityBatch"} and not held_up.is_set():
+    def hold_up(request: Request) -> Answer | None:
+        if request.operation in {"DeleteMessageBatch", "ChangeMessageVisibilityBatch"} and not held_up.is_set():
             return error(503, "ServiceUnavailable")
         return None
 
@@ -229,11 +229,11 @@ def test_an_expired_receipt_is_counted_and_the_message_comes_again(
     assert {record.message_id for record in topic.records()} == set(ids)
 
 
-def test_no_more_is_received_than_may_be_in_flight(queue: Queue, topic: Topic, proxy: SqsProxy, tmp_path: Path) -> None:
+def test_no_more_is_received_than_may_be_in_flight(queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path) -> None:
     working = Event()
 
-    def deletes_fail(operation: str, _: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        return error(503, "ServiceUnavailable") if operation == "DeleteMessageBatch" and not working.is_set() else None
+    def deletes_fail(request: Request) -> Answer | None:
+        return error(503, "ServiceUnavailable") if request.operation == "DeleteMessageBatch" and not working.is_set() else None
 
     proxy.rules.append(deletes_fail)
     queue.send(logins(100))
@@ -248,7 +248,7 @@ def test_no_more_is_received_than_may_be_in_flight(queue: Queue, topic: Topic, p
 
 
 def test_an_idle_bridge_keeps_one_request_open_and_a_busy_one_many(
-    queue: Queue, topic: Topic, proxy: SqsProxy, tmp_path: Path
+    queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path
 ) -> None:
     with RunningBridge(tmp_path, queue, topic, endpoint_url=proxy.endpoint_url) as bridge:
         wait_for(lambda: proxy.requests.get("ReceiveMessage", 0) >= 3, "an idle queue is asked again and again")
