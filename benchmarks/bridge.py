@@ -87,7 +87,7 @@ def measure(progress: Progress, *, messages: int = MESSAGES, rounds: int, only: 
             for _ in range(2):
                 every[0].measure(update)
         chosen = wanted(every, only)
-        runs = in_turn(progress, chosen, rounds, RATE)
+        runs = in_turn(progress, chosen, rounds, [RATE])
     question = f"One bridge: {messages:,} messages from the queue to Kafka, then deleted"
     return Report("bridge", question, METHOD, [entry.contender for entry in chosen], QUANTITIES, TARGETS, runs)
 

@@ -77,8 +77,11 @@ class Entry:
     """Why it can't run here."""
 
 
-def in_turn(progress: Progress, entries: Sequence[Entry], rounds: int, headline: Quantity) -> tuple[Run, ...]:
-    """Every entry once in each round, in their order, so that a slow minute of the machine hits all alike."""
+def in_turn(progress: Progress, entries: Sequence[Entry], rounds: int, headline: Sequence[Quantity]) -> tuple[Run, ...]:
+    """Every entry once in each round, in their order, so that a slow minute of the machine hits all alike.
+
+    ``headline`` is what is said of each run at once.
+    """
     runs = []
     for number in range(1, rounds + 1):
         for entry in entries:
@@ -92,7 +95,7 @@ def in_turn(progress: Progress, entries: Sequence[Entry], rounds: int, headline:
     return tuple(runs)
 
 
-def _run(progress: Progress, entry: Entry, round_number: int, headline: Quantity) -> Run:
+def _run(progress: Progress, entry: Entry, round_number: int, headline: Sequence[Quantity]) -> Run:
     name = entry.contender.name
     text = f"round {round_number}, {name}"
     try:
@@ -107,7 +110,8 @@ def _run(progress: Progress, entry: Entry, round_number: int, headline: Quantity
         progress.say(f"{text}: no figures")
         progress.show(str(error))
         return Run(name, round_number, problem=f"{error.name}: {error.reason}")
-    progress.say(f"{text}: {number_text(figures[headline.key], headline.digits)} {headline.title}")
+    found = [f"{number_text(figures[one.key], one.digits)} {one.title}" for one in headline if one.key in figures]
+    progress.say(f"{text}: {', '.join(found)}")
     return Run(name, round_number, figures)
 
 

@@ -141,7 +141,7 @@ def measure(
         with progress.step("reading the topic once, so that the broker is warm") as update:
             every[0].measure(update)
         chosen = wanted(every, only)
-        runs = in_turn(progress, chosen, rounds, RATE)
+        runs = in_turn(progress, chosen, rounds, [RATE])
     question = f"One worker: {records:,} logins in {partitions} partitions to rows with the unique index"
     return Report("worker", question, METHOD, [entry.contender for entry in chosen], QUANTITIES, TARGETS, runs)
 
