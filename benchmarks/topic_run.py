@@ -41,7 +41,7 @@ COMMITS = """
 """
 UNMASKED = """
     SELECT count(*) FROM user_logins
-    WHERE masked_ip IS NULL OR masked_ip ~ '[.:]' OR masked_device_id IS NULL OR masked_device_id ~ '^[0-9]+-[0-9]+-'
+    WHERE masked_ip IS NULL OR masked_ip ~ '[.:]' OR masked_device_id IS NULL OR masked_device_id ~ '^[0-9]+-[0-9]+-[0-9]+$'
 """
 
 
