@@ -27,6 +27,10 @@ __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"
 UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
 
+SLICE_RECORDS = 1_000
+"""So many are built at a time: each pass over them then finds what the last one left in the processor's cache. It is also what one bad
+record costs: its slice is looked at value by value."""
+
 COLUMN_MESSAGE_ID = "message_id"
 COLUMN_SENT_AT = "sent_at_ms"
 
@@ -49,9 +53,9 @@ class Batch:
     """Where the records come from."""
     sources: Sequence[KafkaRecord]
     """The records as they came, ascending by offset: what Postgres refuses is sealed from here."""
-    rows: Sequence[int]
+    rows: list[int]
     """Which of the sources became rows: their indexes, ascending."""
-    columns: dict[str, Sequence[str]]
+    columns: dict[str, list[str]]
     """Texts as Postgres reads them, by SQL parameter (the column's name); ``NULL_TEXT`` stands for NULL."""
     dead_letters: list[DeadLetter]
     """Ascending by offset."""
@@ -74,10 +78,14 @@ class Batch:
         return len(self.extra_key_offsets)
 
     @property
+    def sent_at_ms(self) -> list[int]:
+        """Sent at of each row, in milliseconds since the epoch."""
+        return list(map(int, self.columns[COLUMN_SENT_AT]))
+
+    @property
     def oldest_sent_at_ms(self) -> int | None:
         """The earliest sent at of rows and dead letters; None when there are none."""
-        times = [*map(int, self.columns[COLUMN_SENT_AT]), *(letter.sent_at_ms for letter in self.dead_letters)]
-        return min(times, default=None)
+        return min([*self.sent_at_ms, *(letter.sent_at_ms for letter in self.dead_letters)], default=None)
 
     def parameters(self) -> dict[str, str]:
         """Each column as one text, for ``string_to_array`` with these two characters. No row: "", which it reads as no element."""
@@ -115,10 +123,18 @@ class BatchBuilder:
         self._masker = masker
         self._sealer = sealer
         self._fields = tuple((field, attrgetter(field.name), cleaner_of(field, app_version_encoding)) for field in FIELDS)
+        self._columns = (*(field.column for field in FIELDS), COLUMN_SENT_AT, COLUMN_MESSAGE_ID)
 
     def build(self, place: Partition, records: Sequence[KafkaRecord], first_offset: int, next_offset: int) -> Batch:
         """The batch of these records of one partition, by ascending offset. Never raises for what a record holds."""
-        headers = read_headers(place, records)
+        batch = Batch(first_offset, next_offset, place, records, [], {name: [] for name in self._columns}, [], [])
+        for start in range(0, len(records), SLICE_RECORDS):
+            self._add(batch, start, records[start : start + SLICE_RECORDS])
+        return batch
+
+    def _add(self, batch: Batch, start: int, records: Sequence[KafkaRecord]) -> None:
+        """Add a slice of the batch's records, which begins at index ``start``."""
+        headers = read_headers(batch.place, records)
         decoded = decode_batch([record.value for record in records])
         problems = headers.problems | decoded.problems  # what is wrong with the body counts first
         rows: Sequence[int] = _without(range(len(records)), decoded.problems)
@@ -128,30 +144,22 @@ class BatchBuilder:
             column, wrong = cleaner.clean([text_of(login) for login in decoded.logins])
             cleaned.append(column)
             uncleaned = wrong | uncleaned  # the first field in the declaration counts
-        problems |= {rows[place]: problem for place, problem in uncleaned.items()}
+        problems |= {rows[login]: problem for login, problem in uncleaned.items()}
         if len(problems) > len(records) - len(rows):
-            kept = [place for place, index in enumerate(rows) if index not in problems]
-            cleaned = [[column[place] for place in kept] for column in cleaned]
-            rows = [rows[place] for place in kept]
+            kept = [login for login, index in enumerate(rows) if index not in problems]
+            cleaned = [[column[login] for login in kept] for column in cleaned]
+            rows = [rows[login] for login in kept]
 
-        columns: dict[str, Sequence[str]] = {
-            field.column: self._text(field, column) for (field, _, _), column in zip(self._fields, cleaned, strict=True)
-        }
-        columns[COLUMN_SENT_AT] = _without(headers.sent_at_ms, problems)
-        columns[COLUMN_MESSAGE_ID] = _without(headers.message_ids, problems)
-        return Batch(
-            first_offset,
-            next_offset,
-            place,
-            records,
-            rows,
-            columns,
-            [
-                self._dead_letter(place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
-                for index in sorted(problems)
-            ],
-            [records[index].offset for index in sorted(decoded.extra_keys - problems.keys())],
+        batch.rows.extend(range(start, start + len(rows)) if len(rows) == len(records) else [start + index for index in rows])
+        for (field, _, _), column in zip(self._fields, cleaned, strict=True):
+            batch.columns[field.column] += self._text(field, column)
+        batch.columns[COLUMN_SENT_AT] += _without(headers.sent_at_ms, problems)
+        batch.columns[COLUMN_MESSAGE_ID] += _without(headers.message_ids, problems)
+        batch.dead_letters.extend(
+            self._dead_letter(batch.place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
+            for index in sorted(problems)
         )
+        batch.extra_key_offsets.extend(records[index].offset for index in sorted(decoded.extra_keys - problems.keys()))
 
     def refuse_row(self, batch: Batch, column: str | None) -> Batch:
         """The batch whose only row Postgres refused, that row now a dead letter; ``column``: which one Postgres named, if any."""
@@ -161,7 +169,7 @@ class BatchBuilder:
         letter = self._dead_letter(batch.place, batch.sources[row], message_id, sent_at_ms, problem)
         return replace(
             batch,
-            rows=(),
+            rows=[],
             columns={name: [] for name in batch.columns},
             dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
             extra_key_offsets=[],

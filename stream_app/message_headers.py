@@ -54,7 +54,10 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | N
         second = [header[1] for header in headers]
     except IndexError:
         return None
-    if {name for name, _ in first} != {HEADER_MESSAGE_ID} or {name for name, _ in second} != {HEADER_SENT_AT}:
+    # Counted by equality: aiokafka makes each name anew, and a set would hash each of them.
+    if [name for name, _ in first].count(HEADER_MESSAGE_ID) != len(records):
+        return None
+    if [name for name, _ in second].count(HEADER_SENT_AT) != len(records):
         return None
     ids = [value for _, value in first]
     times = [value for _, value in second]

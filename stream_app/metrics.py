@@ -3,7 +3,7 @@
 Gauges by partition are read from the partitions when Prometheus asks, so that one which moved to another worker is gone from here.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -53,7 +53,7 @@ class PartitionGauges:
 
 
 class DelayHistogram(Collector):
-    """A histogram that takes a whole batch of values: one bisect a bucket instead of one observation a record."""
+    """Seconds from many moments until now, a batch at a time: one bisect a bucket instead of one observation a record."""
 
     def __init__(self, name: str, documentation: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._documentation, self._edges = name, documentation, tuple(buckets)
@@ -61,16 +61,17 @@ class DelayHistogram(Collector):
         self._sum = 0.0
         registry.register(self)
 
-    def observe_all(self, values: Iterable[float]) -> None:
-        """Count every value into its bucket."""
-        ordered = sorted(values)
-        below = 0
+    def observe_all(self, moments_ms: Iterable[int], now: float) -> None:
+        """Count the delay of each moment (milliseconds since the epoch). One that is yet to come, by our clock, counts as now."""
+        ordered = sorted(moments_ms)
+        later = len(ordered)  # those from here on have a smaller delay, and are counted
         for index, edge in enumerate(self._edges):
-            upto = bisect_right(ordered, edge)
-            self._counts[index] += upto - below
-            below = upto
-        self._counts[-1] += len(ordered) - below
-        self._sum += sum(ordered)
+            place = bisect_left(ordered, (now - edge) * 1000, hi=later)
+            self._counts[index] += later - place
+            later = place
+        self._counts[-1] += later
+        past = bisect_left(ordered, now * 1000)
+        self._sum += now * past - sum(ordered[:past]) / 1000
 
     def collect(self) -> Iterator[Metric]:
         """For the registry: cumulative buckets, as Prometheus wants them."""

@@ -369,8 +369,7 @@ class PartitionWriter:
         """A batch, or a part of one, is in Postgres."""
         self.lag.moved_to(part.next_offset)
         self.problem = None
-        now = self._wall_clock()
-        self._metrics.sent_to_written.observe_all([max(0.0, now - int(ms) / 1000) for ms in part.columns["sent_at_ms"]])
+        self._metrics.sent_to_written.observe_all(part.sent_at_ms, self._wall_clock())
 
     # --- waiting
 

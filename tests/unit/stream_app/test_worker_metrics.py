@@ -91,8 +91,13 @@ def test_keys_in_use_are_shown_by_id_and_which_of_them_masks() -> None:
 
 def test_a_batch_of_delays_falls_into_its_buckets() -> None:
     metrics = WorkerMetrics()
-    metrics.sent_to_written.observe_all([0.05, 0.06, 3.0, 1_000_000.0])
-    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="0.05") == 1
-    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="3.0") == 3
-    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="86400.0") == 3
-    assert value(metrics, "stream_sent_to_written_seconds_count") == 4
+    now = 2_000_000.0
+    delays = [3.0, -5.0, 0.06, 1_000_000.0, 0.05]
+    metrics.sent_to_written.observe_all([int((now - delay) * 1000) for delay in delays], now)
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="0.05") == 2, "with the one whose sender's clock is ahead"
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="0.075") == 3
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="2.0") == 3
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="3.0") == 4
+    assert value(metrics, "stream_sent_to_written_seconds_bucket", le="86400.0") == 4
+    assert value(metrics, "stream_sent_to_written_seconds_count") == 5
+    assert value(metrics, "stream_sent_to_written_seconds_sum") == pytest.approx(1_000_003.11)
