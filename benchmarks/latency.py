@@ -14,7 +14,6 @@ import click
 
 from benchmarks import sender
 from benchmarks.bridge import our_bridge
-from benchmarks.filling import make_topic, remove_topic
 from benchmarks.machine import PROJECT
 from benchmarks.meter import Meter
 from benchmarks.queue_run import fill_queue
@@ -22,6 +21,7 @@ from benchmarks.raw_queue import RawQueue
 from benchmarks.report import Contender, Quantity, Report, Target, percentile
 from benchmarks.session import Entry, NoFiguresError, Progress, Update, finish, in_turn, rounds_option, save_option
 from benchmarks.topic_run import commits
+from benchmarks.topics import make_topic, remove_topic
 from benchmarks.visibility import POLL_SECONDS, Snapshot, SnapshotWatch, visible_at
 from benchmarks.workbench import Workbench, workbench
 from benchmarks.worker import our_worker
@@ -72,7 +72,7 @@ METHOD = f"""
 - Not measured: the real SQS and a network, which add their own time.
 """
 
-DELAYS = "SELECT extract(epoch FROM sent_at)::float8, xmin::text::bigint FROM user_logins ORDER BY sent_at"
+SENT_ROWS = "SELECT extract(epoch FROM sent_at)::float8, xmin::text::bigint FROM user_logins ORDER BY sent_at"
 
 
 @contextmanager
@@ -165,9 +165,8 @@ class LatencyBenchmark:
             wait_for_rows(bench, sent.messages, update)
         if sent.messages_per_second < SENT_SHARE_MIN * rate:
             raise NoFiguresError(f"the sender sent {sent.messages_per_second:,.0f}/s instead of {rate:,.0f}/s")
-        ordered = delays(
-            [(sent_at, transaction) for sent_at, transaction in bench.query(DELAYS)], watch.snapshots, self._warm_up_seconds
-        )
+        rows = [(sent_at, transaction) for sent_at, transaction in bench.query(SENT_ROWS)]
+        ordered = delays(rows, watch.snapshots, self._warm_up_seconds)
         return {
             RATE.key: sent.messages_per_second,
             "p50_seconds": percentile(ordered, 0.5),
@@ -197,15 +196,13 @@ def measure(
     """Run the benchmark."""
     with workbench(("kafka", "elasticmq", "postgres"), progress.say) as bench:
         entries = LatencyBenchmark(bench, seconds, warm_up_seconds).entries(rates)
-        runs = in_turn(progress, entries, rounds, P99)
+        runs = in_turn(progress, entries, rounds, [RATE, P99])
     question = f"The whole chain: seconds from sent to visible, {seconds:.0f} s at each rate"
     return Report("latency", question, METHOD, [entry.contender for entry in entries], QUANTITIES, TARGETS, runs)
 
 
 @click.command(help=(__doc__ or "").partition("\n")[0])
-@click.option(
-    "--rates", default=",".join(map(str, RATES)), show_default=True, help="Messages a second, beside half of the top rate."
-)
+@click.option("--rates", default=",".join(map(str, RATES)), show_default=True, help="Beside half of the top rate.")
 @click.option("--seconds", type=click.FloatRange(1, 3_600), default=SECONDS, show_default=True)
 @click.option("--warm-up-seconds", type=click.FloatRange(0, 600), default=WARM_UP_SECONDS, show_default=True)
 @rounds_option

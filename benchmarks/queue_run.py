@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from benchmarks.filling import REQUEST_SECONDS, LogEnds, make_topic, remove_topic
 from benchmarks.meter import Meter
 from benchmarks.peer import Peer
 from benchmarks.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 from benchmarks.report import Quantity
 from benchmarks.session import NoFiguresError, Update
+from benchmarks.topics import REQUEST_SECONDS, LogEnds, make_topic, remove_topic
 from benchmarks.workbench import Workbench
 from dev_servers.process import ChildProcess, log_tail
 
