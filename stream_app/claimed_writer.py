@@ -39,11 +39,14 @@ class ClaimLostError(Exception):
 
 
 def retrying(what: str, log: Any, sleep: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
-    """Try for ever while the error is retryable, with backoff and jitter; logged once."""
+    """Try for ever while the error is retryable, with backoff and jitter; each problem is logged once."""
+    said: set[str] = set()  # a connection that is closed is followed by why there is no other: that one is what a person needs
 
     def say(state: RetryCallState) -> None:
-        if state.attempt_number == 1 and state.outcome is not None:
-            log.warning("retrying", what=what, problem=str(state.outcome.exception()))
+        problem = str(state.outcome.exception()) if state.outcome is not None else ""
+        if problem not in said:
+            said.add(problem)
+            log.warning("retrying", what=what, problem=problem)
 
     return AsyncRetrying(
         retry=retry_if_exception_type(RetryableError),
