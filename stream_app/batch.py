@@ -28,8 +28,8 @@ UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
 
 SLICE_RECORDS = 1_000
-"""So many are built at a time: each pass over them then finds what the last one left in the processor's cache. It is also what one bad
-record costs: its slice is looked at value by value."""
+"""So many are built at a time: each pass over them then finds what the last one left in the processor's cache. It is also what one
+bad record costs: its slice is looked at value by value."""
 
 COLUMN_MESSAGE_ID = "message_id"
 COLUMN_SENT_AT = "sent_at_ms"
