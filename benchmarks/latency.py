@@ -154,7 +154,7 @@ class LatencyBenchmark:
         with RawQueue(bench.elasticmq.queue_url) as queue:
             queue.purge()
         seconds = self._warm_up_seconds + self._seconds
-        with chain(bench) as children, self._meter(children) as meter, SnapshotWatch(bench.postgres.dsn) as watch:
+        with chain(bench) as children, self._meter(children) as meter, SnapshotWatch(bench.dsn) as watch:
             arguments = [bench.elasticmq.queue_url, f"{rate:.0f}", f"{seconds:.0f}"]
             since = time.time() + self._warm_up_seconds
             sending = bench.launch("sender", Launch([sys.executable, "-m", "benchmarks.sender", *arguments], directory=PROJECT))

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -115,7 +115,7 @@ class Meter:
         return interpolated(readings, until) - interpolated(readings, since)
 
 
-def interpolated(readings: list[tuple[float, float]], at: float) -> float:
+def interpolated(readings: Sequence[tuple[float, float]], at: float) -> float:
     """The value at a moment, on the straight line between the readings around it; at the ends, the first or last one."""
     if at <= readings[0][0]:
         return readings[0][1]

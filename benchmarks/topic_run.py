@@ -5,7 +5,8 @@ Postgres while the run lasts but the table's size. A run whose rows are not exac
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from benchmarks.meter import Meter
@@ -81,19 +82,23 @@ def run_peer(
     rows: int,
     *,
     rows_before: int = 0,
+    copies: int = 1,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Mapping[str, float]:
     """The figures, by the keys of :data:`QUANTITIES`. Raises :class:`NoFiguresError`.
 
-    ``rows`` is how many the topic makes; ``rows_before``, how many are in the table already.
+    ``rows`` is how many the topic makes; ``rows_before``, how many are in the table already; ``copies``, how many processes share
+    the topic.
     """
     started_at = time.time()
-    child = bench.launch(peer.name, peer.command(bench.servers(topic, partitions)))
-    try:
-        with Meter({"peer": child.pid, **bench.pids}) as meter:
-            _wait_for_rows(bench, child, rows_before + rows, on_progress)
-    finally:
-        child.stop()
+    servers = bench.servers(topic, partitions)
+    with ExitStack() as stack:
+        children = {}
+        for number in range(copies):
+            children[f"peer {number}"] = child = bench.launch(peer.name, peer.command(servers))
+            stack.callback(child.stop)
+        with Meter({**{name: child.pid for name, child in children.items()}, **bench.pids}) as meter:
+            _wait_for_rows(bench, list(children.values()), rows_before + rows, on_progress)
     timed = commits(bench, started_at)
     if timed.rows != rows:
         raise NoFiguresError(f"{timed.rows:,} rows instead of {rows:,}")
@@ -103,40 +108,42 @@ def run_peer(
     per_row = 1e6 / timed.timed_rows
     return {
         "rows_per_second": timed.rows_per_second,
-        "cpu_us": meter.cpu("peer", *span) * per_row,
+        "cpu_us": sum(meter.cpu(name, *span) for name in children) * per_row,
         "postgres_cpu_us": meter.cpu("postgres", *span) * per_row,
         "kafka_cpu_us": meter.cpu("kafka", *span) * per_row,
-        "memory_mib": meter.resident_most("peer") / 2**20,
+        "memory_mib": sum(meter.resident_most(name) for name in children) / 2**20,
         "start_seconds": timed.first_at - started_at,
         "other_cores": meter.other_cores(*span),
     }
 
 
-def _wait_for_rows(bench: Workbench, child: ChildProcess, rows: int, on_progress: Callable[[str], None]) -> None:
+def _wait_for_rows(bench: Workbench, children: Sequence[ChildProcess], rows: int, on_progress: Callable[[str], None]) -> None:
     """Until the table has them, or more. A peer may end by itself once it has."""
-    size, count = 0, 0
+    size = count = 0
+    counting_seconds = 0.0
     began_at = grown_at = counted_at = time.monotonic()
     with bench.session() as ask:
         while True:
-            ended = child.returncode is not None
+            ended = next((child for child in children if child.returncode is not None), None)
             found: int = ask("SELECT pg_relation_size('user_logins')")[0][0]
             now = time.monotonic()
             if found != size:
                 size, grown_at = found, now
                 on_progress(f"{size / 2**20:,.0f} MiB of rows")
-            if ended or now - max(grown_at, counted_at) > QUIET_SECONDS:
+            if ended or now - max(grown_at, counted_at) > max(QUIET_SECONDS, 10 * counting_seconds):
                 counted: int = ask("SELECT count(*) FROM user_logins")[0][0]
                 if counted >= rows:
                     return
                 counted_at = time.monotonic()
+                counting_seconds = counted_at - now
                 if counted != count:
                     count, grown_at = counted, counted_at
-            if ended:
-                raise NoFiguresError(f"ended early after {count:,} rows", log_tail(child.log_file))
+            if ended is not None:
+                raise NoFiguresError(f"ended early after {count:,} rows", log_tail(ended.log_file))
             if now - grown_at > STALL_SECONDS_MAX:
                 raise NoFiguresError(
-                    f"wrote nothing more for {STALL_SECONDS_MAX:.0f} s after {count:,} rows", log_tail(child.log_file)
+                    f"wrote nothing more for {STALL_SECONDS_MAX:.0f} s after {count:,} rows", log_tail(children[0].log_file)
                 )
             if now - began_at > RUN_SECONDS_MAX:
-                raise NoFiguresError(f"was not done within {RUN_SECONDS_MAX:.0f} s", log_tail(child.log_file))
+                raise NoFiguresError(f"was not done within {RUN_SECONDS_MAX:.0f} s", log_tail(children[0].log_file))
             time.sleep(POLL_SECONDS)

@@ -7,6 +7,7 @@ from typing import Self
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT, HEADER_SOURCE
 from pipeline.kafka_topic import ensure_topic
@@ -53,6 +54,13 @@ def log_ends(bootstrap_servers: str, topic: str) -> dict[int, int]:
     """Where each partition's log ends; empty for a topic that is not there."""
     with LogEnds(bootstrap_servers, topic) as ends:
         return ends.read()
+
+
+def make_bounded_topic(bootstrap_servers: str, topic: str, partitions: int, kept_bytes: int) -> None:
+    """For a stream without end: each partition's log is cut at its old end."""
+    config = {"retention.bytes": str(kept_bytes), "segment.bytes": str(kept_bytes // 4)}
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.create_topics([NewTopic(topic, partitions, 1, config=config)])[topic].result()
 
 
 def make_topic(bootstrap_servers: str, topic: str, partitions: int) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -56,6 +57,7 @@ class Workbench:
         )
         self._servers: dict[str, Server] = {name: getattr(self, name) for name in names}
         self._keys = directory / "keys"
+        self._database = "postgres"
         self._runs = 0
 
     @property
@@ -84,7 +86,7 @@ class Workbench:
         queue = "elasticmq" in self._servers
         return Servers(
             kafka_bootstrap_servers=self.kafka.bootstrap_servers,
-            postgres_dsn=self.postgres.dsn if "postgres" in self._servers else "",
+            postgres_dsn=self.dsn if "postgres" in self._servers else "",
             sqs_endpoint_url=self.elasticmq.endpoint_url if queue else "",
             sqs_queue_url=self.elasticmq.queue_url if queue else "",
             topic=topic,
@@ -100,6 +102,20 @@ class Workbench:
             },
         )
 
+    def with_database(self, name: str) -> "Workbench":
+        """The same servers and another database, which is made, with its tables, if it is not there."""
+        other = copy(self)
+        other._database = name  # noqa: SLF001 - it is one of ours
+        if not self.query("SELECT FROM pg_database WHERE datname = %(name)s", {"name": name}):
+            self.postgres.create_database(name=name)
+            other._run("migrate")  # noqa: SLF001
+        return other
+
+    @property
+    def dsn(self) -> str:
+        """A superuser's way into the database."""
+        return self.postgres.dsn_of(self._database)
+
     def launch(self, name: str, launch: Launch) -> ChildProcess:
         """Start a process; its log is in ``logs``, one file for each start."""
         return ChildProcess(name, launch, self.logs / f"{self._runs}-{name.replace(' ', '-')}-{secrets.token_hex(2)}.log")
@@ -112,7 +128,7 @@ class Workbench:
     @contextmanager
     def session(self) -> Iterator[Ask]:
         """A superuser's connection: a statement in, its rows out."""
-        with closing(psycopg2.connect(self.postgres.dsn)) as connection, connection.cursor() as cursor:
+        with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
 
             def ask(statement: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
@@ -129,6 +145,7 @@ class Workbench:
     def _environment(self) -> dict[str, str]:
         return {
             **{name: value for server in self._servers.values() for name, value in server.environment.items()},
+            **({"POSTGRES_DSN": self.dsn} if "postgres" in self._servers else {}),
             "MASKING_KEYSET_FILE": str(self._keys / "masking.keyset.json"),
             "DEAD_LETTER_PUBLIC_KEYSET_FILE": str(self._keys / "dead-letter-public.keyset.json"),
             "PYTHONUNBUFFERED": "1",

@@ -120,7 +120,7 @@ def entries(bench: Workbench, progress: Progress, records: int, partitions: int)
         return limit_figures(bench, ["drain", bench.kafka.bootstrap_servers, topic, str(records)], records)
 
     def copy(part_rows: int, _: Update) -> Mapping[str, float]:
-        return limit_figures(bench, ["copy", bench.postgres.dsn, str(part_rows)], records)
+        return limit_figures(bench, ["copy", bench.dsn, str(part_rows)], records)
 
     ours = our_worker(records)
     return [
