@@ -61,13 +61,11 @@ def record_key(message: Message) -> bytes:
 
 
 def record_headers(message: Message, source: bytes) -> list[tuple[str, str | bytes | None]]:
-    """The Kafka headers; ``source`` is the queue's name."""
-    headers: list[tuple[str, str | bytes | None]] = [
-        (contract.HEADER_MESSAGE_ID, message.message_id.encode()),
-        (contract.HEADER_SOURCE, source),
-    ]
+    """The Kafka headers, in the order of the contract; ``source`` is the queue's name."""
+    headers: list[tuple[str, str | bytes | None]] = [(contract.HEADER_MESSAGE_ID, message.message_id.encode())]
     if message.sent_at is not None:
         headers.append((contract.HEADER_SENT_AT, message.sent_at.encode()))
+    headers.append((contract.HEADER_SOURCE, source))
     if message.traceparent is not None:
         headers.append((contract.HEADER_TRACEPARENT, message.traceparent.encode()))
     return headers
