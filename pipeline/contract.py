@@ -1,7 +1,8 @@
 """The Kafka message that the bridge writes and the worker reads.
 
-value: the SQS body, byte for byte. key: see :func:`record_key`. headers: the names below, values as UTF-8 text.
-The Kafka timestamp stays the produce time: with sent at as timestamp, retention would delete late messages on arrival.
+value: the SQS body, byte for byte. key: see :func:`record_key`. headers: the names below, values as UTF-8 text; in the order below,
+since the worker reads a batch by columns when each record has it, else record by record.
+The Kafka timestamp is the broker's: with sent at as timestamp, retention would delete late messages on arrival.
 """
 
 import msgspec

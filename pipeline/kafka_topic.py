@@ -39,7 +39,9 @@ def ensure_topic(settings: KafkaSettings) -> bool:
                 "cleanup.policy": "delete",
                 "max.message.bytes": str(RECORD_BYTES_MAX),
                 "compression.type": "producer",  # the bridge compresses once; the broker keeps the batch as it is
-                "message.timestamp.type": "CreateTime",
+                # The broker's time, not the bridge's: with a clock that is an hour ahead Kafka would take no record, with one that
+                # is days behind retention would remove each on arrival.
+                "message.timestamp.type": "LogAppendTime",
             },
         )
         admin.create_topics([topic], request_timeout=_REQUEST_SECONDS)[settings.kafka_topic].result()
