@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid5
 
 import psycopg2
 from confluent_kafka import Consumer, KafkaException, TopicPartition
@@ -26,6 +27,10 @@ from stream_app.masking.masker import Masker
 
 RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|2001:db8:[0-9a-f:]+")
 """What an IP address or a device id of the made-up logins looks like."""
+
+UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+RECORDS_WITHOUT_ID = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
+"""The namespace of the ids of records that came without one: written down here again, since it may never change."""
 
 EXAMPLES_MAX = 5
 KAFKA_SECONDS = 10.0
@@ -264,10 +269,10 @@ def _check_records(sides: Sides, consumer: Consumer, log_ends: Mapping[int, int]
     last_numbers: dict[tuple[int, str, str], int] = {}
     for message in _records(consumer, sides.topic, log_ends):
         verdict.records += 1
-        message_id = dict(message.headers() or ()).get(HEADER_MESSAGE_ID, b"").decode()
+        message_id = message_id_of(message)
         entry = sides.ledger.find(message_id)
         if entry is None:
-            verdict.found("unknown", f"{message_id or 'no message id'} in the topic")
+            verdict.found("unknown", f"{message_id} in the topic")
             continue
         if sha256(message.value() or b"") != entry.body_sha256:
             verdict.found("altered", f"the record of {message_id}")
@@ -280,6 +285,14 @@ def _check_records(sides: Sides, consumer: Consumer, log_ends: Mapping[int, int]
         if entry.number < last_numbers.get(group, -1):
             verdict.found("out_of_order", f"{message_id} of {entry.group} at offset {message.offset()}")
         last_numbers[group] = entry.number
+
+
+def message_id_of(record: Any) -> str:
+    """The first header's, if it is a UUID; else what the record's place makes, as docs/delivery.md has it for other producers."""
+    text = next((value or b"" for name, value in record.headers() or () if name == HEADER_MESSAGE_ID), b"").decode(errors="replace")
+    if UUID_TEXT.fullmatch(text):
+        return text.lower()
+    return str(uuid5(RECORDS_WITHOUT_ID, f"{record.topic()}/{record.partition()}/{record.offset()}"))
 
 
 def _records(consumer: Consumer, topic: str, log_ends: Mapping[int, int]) -> Iterator[Any]:

@@ -68,7 +68,7 @@ class Ledger:
         rows = [
             (
                 message_id, queue, group, number, sent_after, sent_before,
-                message.ending.value, sha256(message.body.encode("utf-8", "surrogatepass")), *message.raw_values,
+                message.ending.value, sha256(message.value), *message.raw_values,
                 *(astuple(message.columns) if message.columns is not None else (None,) * 6), message.reason, message.field,
             )
             for message_id, message, number, group in sent

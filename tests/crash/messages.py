@@ -48,6 +48,13 @@ class Message:
     reason: str | None = None
     """Of a dead letter."""
     field: str | None = None
+    other_value: bytes | None = None
+    """The record's value where it does not come by SQS, which takes no such body."""
+
+    @property
+    def value(self) -> bytes:
+        """What stands in the topic; of a record without a value: nothing."""
+        return self.body.encode("utf-8", "surrogatepass") if self.other_value is None else self.other_value
 
 
 def good(login: MadeUpLogin) -> Message:
