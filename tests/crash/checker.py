@@ -7,7 +7,7 @@ the pipeline told. So what was sent is known from the ledger alone, and the clea
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -269,7 +269,7 @@ def _check_records(sides: Sides, consumer: Consumer, log_ends: Mapping[int, int]
     last_numbers: dict[tuple[int, str, str], int] = {}
     for message in _records(consumer, sides.topic, log_ends):
         verdict.records += 1
-        message_id = message_id_of(message)
+        message_id = message_id_of(message.headers() or (), message.topic(), message.partition(), message.offset())
         entry = sides.ledger.find(message_id)
         if entry is None:
             verdict.found("unknown", f"{message_id} in the topic")
@@ -287,12 +287,10 @@ def _check_records(sides: Sides, consumer: Consumer, log_ends: Mapping[int, int]
         last_numbers[group] = entry.number
 
 
-def message_id_of(record: Any) -> str:
+def message_id_of(headers: Iterable[tuple[str, Any]], topic: str, partition: int, offset: int) -> str:
     """The first header's, if it is a UUID; else what the record's place makes, as docs/delivery.md has it for other producers."""
-    text = next((value or b"" for name, value in record.headers() or () if name == HEADER_MESSAGE_ID), b"").decode(errors="replace")
-    if UUID_TEXT.fullmatch(text):
-        return text.lower()
-    return str(uuid5(RECORDS_WITHOUT_ID, f"{record.topic()}/{record.partition()}/{record.offset()}"))
+    text = next((value or b"" for name, value in headers if name == HEADER_MESSAGE_ID), b"").decode(errors="replace")
+    return text.lower() if UUID_TEXT.fullmatch(text) else str(uuid5(RECORDS_WITHOUT_ID, f"{topic}/{partition}/{offset}"))
 
 
 def _records(consumer: Consumer, topic: str, log_ends: Mapping[int, int]) -> Iterator[Any]:
