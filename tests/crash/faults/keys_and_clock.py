@@ -151,7 +151,7 @@ def _spoiled(directory: Path) -> dict[KeysetFile, dict[Path, str]]:
             made["directory"]: "can't read the file it names",
             made["open-to-others"]: "the file it names is open to other users",
             directory / MASKING_HMAC.name: "the file it names is a keyset of another kind",
-            public: "the file it names is no Tink keyset",
+            public: "the file it names is a keyset of another kind",
         },
         DEAD_LETTER_PUBLIC: {
             directory / "nowhere": "the file it names does not exist",

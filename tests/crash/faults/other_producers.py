@@ -1,0 +1,160 @@
+"""Records that no bridge of ours writes so: without its headers, of transactions, the same one again and again, all of one key."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from crash.faults import fault
+from crash.messages import Ending, Message, bad, good, messages
+from crash.system import Setup, System
+from crash.topic_producer import Headers, TopicProducer
+from dev_servers.made_up_logins import MadeUpLogin, made_up_logins
+from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+RECORDS_OF_EACH = 300
+TIMES = 100
+SAME_IN_BOTH = 3_000
+HOT_RECORDS = 30_000
+YEAR_9999_MS = 253_402_300_799_000
+
+
+def _logins(system: System, count: int) -> list[MadeUpLogin]:
+    return list(made_up_logins(count, system.chance.getrandbits(32)))
+
+
+def _without_a_good_header(message: Message, header: str) -> Message:
+    """What becomes of a good one whose header is not well formed."""
+    return replace(message, ending=Ending.DEAD_LETTER, columns=None, reason="header_invalid", field=header)
+
+
+def _strange_ones(producer: TopicProducer, logins: Iterator[MadeUpLogin]) -> int:
+    """Records with headers as other producers write them; how many."""
+    message_id = producer.new_id
+    now = time.time_ns() // 1_000_000
+
+    def headers(message_id: str | bytes | None, sent_at: Any) -> Headers:
+        as_bytes = message_id.encode() if isinstance(message_id, str) else message_id
+        return [(HEADER_MESSAGE_ID, as_bytes), (HEADER_SENT_AT, sent_at if sent_at is None else str(sent_at).encode())]
+
+    fine: list[tuple[Headers, int | None]] = [
+        ([], None),
+        ([("traceparent", b"x"), ("a", None)], None),
+        (headers(message_id(), now)[::-1], now),
+        (headers(message_id().upper(), now), now),
+        ([*headers(message_id(), now), *headers(message_id(), "not the first")], now),
+        (headers(message_id(), now)[:1], None),
+        (headers(None, now)[1:], now),
+        (headers(message_id(), 0), 0),
+        (headers(message_id(), YEAR_9999_MS), YEAR_9999_MS),
+    ]
+    for strange, sent_at in fine:
+        producer.send_strange(good(next(logins)), strange, sent_at)
+    wrong: list[tuple[str, Headers, int | None]] = [
+        (HEADER_MESSAGE_ID, headers("17", now), now),
+        (HEADER_MESSAGE_ID, headers(None, now), now),
+        (HEADER_MESSAGE_ID, headers(b"\xff\0", now), now),
+        (HEADER_MESSAGE_ID, headers(message_id().replace("-", ""), now), now),
+        (HEADER_MESSAGE_ID, headers("{" + message_id() + "}", now), now),
+        (HEADER_SENT_AT, headers(message_id(), None), None),
+        (HEADER_SENT_AT, headers(message_id(), "yesterday"), None),
+        (HEADER_SENT_AT, headers(message_id(), -1), None),
+        (HEADER_SENT_AT, headers(message_id(), YEAR_9999_MS * 10), None),
+        (HEADER_SENT_AT, headers(message_id(), f" {now}"), None),
+    ]
+    for header, strange, sent_at in wrong:
+        producer.send_strange(_without_a_good_header(good(next(logins)), header), strange, sent_at)
+    producer.send_strange(Message("", Ending.DEAD_LETTER, ("", ""), reason="empty_body"), [], None)
+    producer.send_strange(bad("null", next(logins)), [], None)
+    return len(fine) + len(wrong) + 2
+
+
+@fault(
+    "records-of-other-producers",
+    "Whoever wrote a record, with whatever codec and headers: it ends as one row or one dead letter. What a transaction took back"
+    " was never there.",
+    recovery_seconds=15,
+)
+def other_producers(system: System) -> Iterator[str]:
+    """Every codec; headers missing, strange, wrong; tombstones; transactions that are committed, and some that are aborted."""
+    system.moment()
+    source = messages(system.chance, 0.05)
+    for codec in CODECS:
+        TopicProducer(system, {"compression.type": codec}).send(islice(source, RECORDS_OF_EACH))
+    strange = _strange_ones(TopicProducer(system), iter(_logins(system, 100)))
+    for number, aborted in enumerate((False, True, True, False)):
+        producer = TopicProducer(system, {"transactional.id": f"{system.name}-{number}"})
+        producer.send_in_transaction(list(islice(source, RECORDS_OF_EACH)), aborted=aborted)
+    system.wait_flowing(300)  # behind the transactions' ends, in every partition
+    skipped = system.prove(
+        "the ends of transactions were passed",
+        lambda: sum(system.metric(worker, "stream_offsets_skipped_total") for worker in system.workers),
+    )
+    yield f"{len(CODECS)} codecs, {strange} records with strange headers, 4 transactions; {skipped:.0f} offsets of no record passed"
+
+
+@fault(
+    "duplicates",
+    "A message that comes a hundred times is one row or one dead letter, in whichever partitions and order its records are.",
+    recovery_seconds=20,
+)
+def duplicates(system: System) -> Iterator[str]:
+    """Some a hundred times in a row; thousands once in each partition, in opposite orders, so that writes wait for each other."""
+    producer = TopicProducer(system)
+    logins = _logins(system, SAME_IN_BOTH + 20)
+    again = [(producer.new_id(), good(login)) for login in logins[:10]]
+    again += [(producer.new_id(), bad("null", login)) for login in logins[10:20]]
+    everywhere = [(producer.new_id(), good(login)) for login in logins[20:]]
+    system.moment()
+    workers = system.workers
+    assert set(system.processes.stop(*workers).values()) == {0}
+    producer.send_as(again, times=TIMES)
+    sent_at_ms = producer.send_as(everywhere, partition=0)
+    for partition in range(1, len(system.log_ends())):
+        producer.repeat(everywhere[::-1] if partition % 2 else everywhere, sent_at_ms, partition=partition)
+    for worker in workers:
+        system.start_worker(worker)
+    superfluous = len(again) * (TIMES - 1) + len(everywhere) * (len(system.log_ends()) - 1)
+    system.prove(
+        "all the superfluous ones were skipped",
+        lambda: sum(system.metric(worker, "stream_duplicates_skipped_total") for worker in workers) >= superfluous,
+        60,
+    )
+    deadlocks = sum(system.metric(worker, "stream_database_retries_total", sqlstate_class="40") for worker in workers)
+    yield f"{superfluous:,} superfluous records were skipped; {deadlocks:.0f} writes met in a deadlock and were made again"
+
+
+@fault(
+    "one-partition-hot",
+    "Nearly all messages are of one user, and so in one partition: the other partitions flow on.",
+    recovery_seconds=20,
+    setup=Setup(workers=2),
+)
+def one_partition_hot(system: System) -> Iterator[str]:
+    """Very many records of one key at once."""
+    (user,) = _logins(system, 1)
+    hot = (good(replace(login, user_id=user.user_id)) for login in _logins(system, HOT_RECORDS))
+    producer = TopicProducer(system)
+    system.moment()
+    began, before = time.time(), system.log_ends()
+    producer.send(hot)
+    ends = system.log_ends()
+    (partition,) = (number for number, end in ends.items() if end - before[number] >= HOT_RECORDS)
+    system.prove("it is behind", lambda: system.positions()[partition] < ends[partition])
+    system.wait("it is written", lambda: system.positions()[partition] >= ends[partition])
+    ((hot_rows, hot_seconds, others, other_seconds),) = system.query(
+        """SELECT count(*) FILTER (WHERE hot), max(delay) FILTER (WHERE hot), count(*) FILTER (WHERE NOT hot),
+            percentile_cont(0.99) WITHIN GROUP (ORDER BY delay) FILTER (WHERE NOT hot)
+        FROM (
+            SELECT user_id = %(user)s AS hot, extract(epoch FROM pg_xact_commit_timestamp(xmin) - sent_at)::float8 AS delay
+            FROM user_logins WHERE sent_at >= to_timestamp(%(began)s)
+        ) AS rows""",
+        {"user": user.user_id, "began": began},
+    )
+    assert hot_rows == HOT_RECORDS
+    yield (
+        f"{hot_rows:,} rows of one user, the last after {hot_seconds:.1f} s; meanwhile {others:,} others, 99 % within"
+        f" {other_seconds:.1f} s"
+    )
