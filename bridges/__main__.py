@@ -69,6 +69,7 @@ def _run(settings: BridgeSettings) -> None:
         bridge.run()
     finally:
         server.stop()
+        queue.close()
 
 
 def _stop_on_signals(bridge: Bridge) -> None:

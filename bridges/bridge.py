@@ -9,7 +9,8 @@ import structlog
 from bridges.metrics import BridgeMetrics
 from bridges.receipts import EXTEND_AT
 from bridges.settings import BridgeSettings
-from bridges.sqs_queue import QUEUE_ERRORS, QueueAttributes, QueueRetryableError, SqsQueue
+from bridges.sqs_errors import QUEUE_ERRORS, QueueRetryableError
+from bridges.sqs_queue import QueueAttributes, SqsQueue
 from bridges.sqs_to_kafka import SqsToKafka
 from bridges.step_threads import Beat, StepThreads
 from pipeline.errors import FatalError, RetryableError

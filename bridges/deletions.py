@@ -13,7 +13,8 @@ from bridges.dependencies import Dependency
 from bridges.message import Message
 from bridges.metrics import BridgeMetrics
 from bridges.settings import RECEIVE_MESSAGES_MAX
-from bridges.sqs_queue import QUEUE_ERRORS, Answer, QueueRetryableError, SqsQueue
+from bridges.sqs_errors import QUEUE_ERRORS, QueueRetryableError
+from bridges.sqs_queue import Answer, SqsQueue
 from bridges.step_threads import Beat
 
 COALESCE_SECONDS = 0.005
@@ -49,8 +50,8 @@ class Deletions:
         self._gathered: list[Message] = []
         self._gathered_since = 0.0
         self._batches: SimpleQueue[list[Message]] = SimpleQueue()
-        self.add = self._gathered.append
-        """To be called with each acknowledged message, by the thread that calls :meth:`hand_over`."""
+        self.add = self._gathered.extend
+        """To be called with acknowledged messages, by the thread that calls :meth:`hand_over`."""
 
     def hand_over(self) -> float | None:
         """Give full batches to the deleting threads, and the rest when it has waited long enough.
@@ -90,10 +91,6 @@ class Deletions:
             self._delete(batch, beat)
 
     def _delete(self, batch: list[Message], beat: Beat) -> None:
-        self._metrics.forwarded.inc(len(batch))
-        self._metrics.forwarded_bytes.inc(sum(len(message.value) for message in batch))
-        self._metrics.acknowledge_seconds.observe(batch[0].acknowledge_seconds)
-        self._metrics.last_acknowledged.set_to_current_time()
         left = batch
 
         def delete() -> None:

@@ -1,15 +1,14 @@
 """Gives records to Kafka and tells what became of each; the only module of the bridge that knows librdkafka.
 
-Promise: each message that was given to :meth:`KafkaProducer.produce` comes back exactly once as acknowledged, failed or refused.
-Acknowledged means that all in-sync replicas have it. Failed: Kafka may or may not have it, produce it again. Refused: no repetition
-will make Kafka take it.
+Promise: each message that was given to :meth:`KafkaProducer.produce` comes back exactly once: as acknowledged, from
+:meth:`KafkaProducer.poll`, or as failed or refused, by a callback. Acknowledged means that all in-sync replicas have it. Failed:
+Kafka may or may not have it, produce it again. Refused: no repetition will make Kafka take it.
 
 A broker refuses a whole batch when the batch is too large, the small records with the large one. So what is refused that way goes
 once more, each record in a batch of its own, and only a record that is refused alone is refused.
 """
 
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,21 +18,14 @@ from bridges.message import Message, record_headers, record_key
 from bridges.settings import RECEIVE_MESSAGES_MAX, BridgeSettings
 from pipeline.contract import RECORD_BYTES_MAX
 
-
-class Outcome(Enum):
-    """What became of a message that was given to Kafka."""
-
-    ACKNOWLEDGED = "acknowledged"
-    FAILED = "failed"
-    REFUSED = "refused"
-
-
 _BATCH_BYTES_MAX = 524_288
 # librdkafka's own codes below 0 are about the client's state, those of the broker not listed here about the cluster's or topic's.
 _REFUSED_CODES = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.INVALID_RECORD})
 
-OnOutcome = Callable[[Message, Outcome, str], None]
-"""Called with the message, its outcome, and Kafka's name for the error (empty when acknowledged)."""
+OnFailure = Callable[[Message, str], None]
+"""Called with the message and Kafka's name for the error, in the thread that produces or in the one that polls."""
+
+_OnDelivery = Callable[[Message, KafkaError | None, Any], None]
 
 
 def producer_configuration(settings: BridgeSettings, produce_timeout_seconds: float) -> dict[str, Any]:
@@ -68,7 +60,7 @@ def producer_configuration(settings: BridgeSettings, produce_timeout_seconds: fl
 
 
 class KafkaProducer:
-    """``produce`` may be called from any thread, ``poll`` from one; outcomes come in either.
+    """``produce`` may be called from any thread, ``poll`` from one.
 
     ``on_suspicion`` is called when librdkafka finds all brokers gone, which a closed idle connection can make it believe, too.
     """
@@ -77,12 +69,16 @@ class KafkaProducer:
         self,
         settings: BridgeSettings,
         produce_timeout_seconds: float,
-        on_outcome: OnOutcome,
+        *,
+        on_failed: OnFailure,
+        on_refused: OnFailure,
         on_suspicion: Callable[[], None],
     ) -> None:
         self._topic = settings.kafka_topic
         self._source = settings.queue_name.encode()
-        self._on_outcome = on_outcome
+        self._on_failed = on_failed
+        self._on_refused = on_refused
+        self._acknowledged: list[Message] = []
         self._configuration = producer_configuration(settings, produce_timeout_seconds)
         self._on_suspicion = on_suspicion
         self._producer = self._start({})
@@ -94,12 +90,12 @@ class KafkaProducer:
         """Messages without an outcome."""
         return sum(len(producer) for producer in self._producers())
 
-    def produce(self, message: Message) -> None:
-        """Give one message to Kafka. Never raises and does not wait: whatever happens comes as its outcome."""
-        self._produce(self._producer, message, self._delivered)
+    def produce(self, messages: Sequence[Message]) -> None:
+        """Give messages to Kafka. Never raises and does not wait: whatever happens comes as their outcomes."""
+        self._produce(self._producer, messages, self._delivered)
 
-    def poll(self, seconds: float) -> None:
-        """Wait for outcomes and serve them. Call it again and again, from one thread."""
+    def poll(self, seconds: float) -> list[Message]:
+        """Wait for outcomes and serve them; those that are acknowledged. Call it again and again, from one thread."""
         self._serve(self._producer, seconds)
         if self._alone is not None:
             self._serve(self._alone, 0)
@@ -108,6 +104,8 @@ class KafkaProducer:
         for producer in self._retired:
             self._serve(producer, 0)
         self._retired = [producer for producer in self._retired if len(producer)]
+        acknowledged, self._acknowledged = self._acknowledged, []
+        return acknowledged
 
     def is_reachable(self, seconds: float) -> bool:
         """Whether a broker answers within ``seconds``."""
@@ -134,43 +132,42 @@ class KafkaProducer:
     def _start(self, changes: dict[str, Any]) -> Producer:
         return Producer({**self._configuration, **changes, "error_cb": self._on_error})
 
-    def _produce(
-        self, producer: Producer, message: Message, on_delivery: Callable[[Message, KafkaError | None, Any], None]
-    ) -> None:
-        try:
-            producer.produce(
-                self._topic,
-                message.value,
-                record_key(message),
-                headers=record_headers(message, self._source),
-                on_delivery=partial(on_delivery, message),
-            )
-        except KafkaException as error:
-            self._failed(message, error.args[0])
-        except BufferError:
-            self._on_outcome(message, Outcome.FAILED, "_QUEUE_FULL")
+    def _produce(self, producer: Producer, messages: Sequence[Message], on_delivery: _OnDelivery) -> None:
+        topic, source = self._topic, self._source
+        for message in messages:
+            try:
+                producer.produce(
+                    topic,
+                    message.value,
+                    record_key(message),
+                    headers=record_headers(message, source),
+                    on_delivery=partial(on_delivery, message),
+                )
+            except KafkaException as error:
+                self._failed(message, error.args[0])
+            except BufferError:
+                self._on_failed(message, "_QUEUE_FULL")
 
     def _delivered(self, message: Message, error: KafkaError | None, _: Any) -> None:
         if error is None:
-            self._on_outcome(message, Outcome.ACKNOWLEDGED, "")
+            self._acknowledged.append(message)
         elif error.code() in _REFUSED_CODES:
             if self._alone is None:
                 self._alone = self._start({"batch.num.messages": 1})
-            self._produce(self._alone, message, self._delivered_alone)
+            self._produce(self._alone, [message], self._delivered_alone)
         else:
             self._failed(message, error)
 
     def _delivered_alone(self, message: Message, error: KafkaError | None, _: Any) -> None:
         if error is None:
-            self._on_outcome(message, Outcome.ACKNOWLEDGED, "")
+            self._acknowledged.append(message)
         else:
             self._failed(message, error)
 
     def _failed(self, message: Message, error: KafkaError) -> None:
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - the names of librdkafka's own errors begin so
             self._broken = True
-        refused = error.code() in _REFUSED_CODES
-        self._on_outcome(message, Outcome.REFUSED if refused else Outcome.FAILED, error.name())
+        (self._on_refused if error.code() in _REFUSED_CODES else self._on_failed)(message, error.name())
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():

@@ -28,10 +28,10 @@ class Message(msgspec.Struct, eq=False, gc=False):
     """How often SQS has given it out, this time included."""
     traceparent: str | None = None
     """W3C trace context."""
+    hidden_until: float = 0.0
+    """Monotonic seconds until which SQS hides it from others, while it is held."""
     produced_at: float = 0.0
     """Monotonic seconds of the last time it was given to Kafka."""
-    acknowledge_seconds: float = 0.0
-    """How long Kafka took to acknowledge it."""
     attempts: int = 0
     """How often Kafka failed to take it."""
     acknowledged: bool = False

@@ -83,7 +83,7 @@ class BridgeMetrics:
         )
         self.acknowledge_seconds = Histogram(
             "bridge_produce_acknowledge_seconds",
-            "From produced to acknowledged, of one record in each delete batch.",
+            "From produced to acknowledged, of one record of each answer.",
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )

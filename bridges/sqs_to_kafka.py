@@ -5,7 +5,7 @@ in SQS, hidden while we hold it and visible again when we let go. So each messag
 it becomes has the same key and message id. Of a FIFO queue, the records of one message group first appear in the order sent.
 A crash between the acknowledgement and the delete gives a second record: that is the worker's to recognise.
 
-How it could break: a delete that does not wait for the acknowledgement (so only :meth:`SqsToKafka._on_outcome` adds to the
+How it could break: a delete that does not wait for the acknowledgement (so only :meth:`SqsToKafka._acknowledged` adds to the
 deletions); a failed head of a group that is passed over (:mod:`bridges.message_groups`); a receipt whose extension is forgotten
 (:mod:`bridges.receipts`: then the message comes twice, which is harmless, or on and on, which is not).
 
@@ -25,13 +25,14 @@ import structlog
 from bridges.deletions import Deletions
 from bridges.dependencies import BACKOFF_SECONDS, Dependency
 from bridges.intake import Intake
-from bridges.kafka_producer import KafkaProducer, Outcome
+from bridges.kafka_producer import KafkaProducer
 from bridges.message import Message
 from bridges.message_groups import MessageGroups
 from bridges.metrics import BridgeMetrics
 from bridges.receipts import Receipts
 from bridges.settings import BridgeSettings
-from bridges.sqs_queue import QUEUE_ERRORS, Answer, SqsQueue
+from bridges.sqs_errors import QUEUE_ERRORS
+from bridges.sqs_queue import Answer, SqsQueue
 from bridges.step_threads import Beat
 from bridges.visibility import Visibility
 
@@ -110,7 +111,13 @@ class SqsToKafka:
 
     def connect(self, settings: BridgeSettings, produce_timeout_seconds: float) -> None:
         """Make the producer: from now on messages can be taken in."""
-        self.producer = KafkaProducer(settings, produce_timeout_seconds, self._on_outcome, self.kafka_suspected.set)
+        self.producer = KafkaProducer(
+            settings,
+            produce_timeout_seconds,
+            on_failed=self._failed,
+            on_refused=self._refused,
+            on_suspicion=self.kafka_suspected.set,
+        )
 
     def _oldest_sent_at(self) -> float:
         """Seconds since the epoch; 0 when nothing is held. Looks at all that is held: for whoever asks every few seconds."""
@@ -164,8 +171,7 @@ class SqsToKafka:
             self._intake.answered(len(messages))
             heads = [message for message in messages if self._groups.admit(message)] if self._queue.is_fifo else messages
             self.held.notify_all()
-        for message in heads:
-            self._produce(message, now)
+        self._produce(heads, now)
         self._metrics.last_poll.set(self._wall_clock())
         if messages:
             self._metrics.received.inc(len(messages))
@@ -180,7 +186,8 @@ class SqsToKafka:
         hand_over_in: float | None = None
         while self.producer is not None:
             beat()
-            self.producer.poll(_POLL_SECONDS if hand_over_in is None else hand_over_in)
+            if acknowledged := self.producer.poll(_POLL_SECONDS if hand_over_in is None else hand_over_in):
+                self._acknowledged(acknowledged)
             hand_over_in = self.deletions.hand_over()
             if self._repeats:
                 self._repeat_produces()
@@ -194,31 +201,38 @@ class SqsToKafka:
                 message = heapq.heappop(self._repeats)[2]
             self._take_turn(message)
 
-    def _produce(self, message: Message, now: float) -> None:
-        message.produced_at = now
+    def _produce(self, messages: Sequence[Message], now: float) -> None:
+        for message in messages:
+            message.produced_at = now
         if self.producer is None:
             raise RuntimeError("nothing can be produced before connect()")
-        self.producer.produce(message)
+        self.producer.produce(messages)
 
-    def _on_outcome(self, message: Message, outcome: Outcome, code: str) -> None:
-        """What became of a produced message. Acknowledged comes in the thread that serves Kafka only, the others in any."""
-        now = self._monotonic()
-        if outcome is Outcome.ACKNOWLEDGED:
-            message.acknowledge_seconds = now - message.produced_at
+    def _acknowledged(self, messages: Sequence[Message]) -> None:
+        """Kafka has them: all that is left is to delete them, and to go on with their groups."""
+        for message in messages:
             message.acknowledged = True
-            self.deletions.add(message)
-            if not self.kafka.works:
-                self.kafka.worked()
-            if message.group_id is not None:
+        self.deletions.add(messages)
+        if not self.kafka.works:
+            self.kafka.worked()
+        if self._queue.is_fifo:
+            for message in messages:
                 self._advance(message)
-        elif outcome is Outcome.REFUSED:
-            self._refused(message, code)
-        elif not self.letting_go.is_set():
-            self._metrics.produce_failures.inc()
-            self.kafka.failed(code)
-            with self.held:
-                heapq.heappush(self._repeats, (now + produce_backoff_seconds(message.attempts), next(self._tie), message))
-            message.attempts += 1
+        self._metrics.forwarded.inc(len(messages))
+        self._metrics.forwarded_bytes.inc(sum(len(message.value) for message in messages))
+        self._metrics.acknowledge_seconds.observe(self._monotonic() - messages[0].produced_at)
+        self._metrics.last_acknowledged.set_to_current_time()
+
+    def _failed(self, message: Message, code: str) -> None:
+        """Kafka may have it or not: produce it again after a while."""
+        if self.letting_go.is_set():
+            return
+        self._metrics.produce_failures.inc()
+        self.kafka.failed(code)
+        produce_at = self._monotonic() + produce_backoff_seconds(message.attempts)
+        message.attempts += 1
+        with self.held:
+            heapq.heappush(self._repeats, (produce_at, next(self._tie), message))
 
     def _refused(self, message: Message, code: str) -> None:
         """Leave it in SQS, which moves it to the dead-letter queue when it has been given out often enough.
@@ -254,7 +268,7 @@ class SqsToKafka:
         with self.held:
             is_valid = self.receipts.is_valid(message, now)
         if is_valid:
-            self._produce(message, now)
+            self._produce([message], now)
         else:
             self._give_up(message)
 

@@ -14,7 +14,8 @@ from bridges.message import Message
 from bridges.metrics import BridgeMetrics
 from bridges.receipts import Receipts
 from bridges.settings import RECEIVE_MESSAGES_MAX
-from bridges.sqs_queue import QUEUE_ERRORS, Answer, SqsQueue
+from bridges.sqs_errors import QUEUE_ERRORS
+from bridges.sqs_queue import Answer, SqsQueue
 from bridges.step_threads import Beat, in_parallel
 
 _log = structlog.stdlib.get_logger("bridges.visibility")

@@ -29,8 +29,7 @@ class Scene:
         raise AssertionError("no request was made")
 
     def add(self, number: int) -> None:
-        for index in range(number):
-            self.deletions.add(Message(f"id-{index}", "", b""))
+        self.deletions.add([Message(f"id-{index}", "", b"") for index in range(number)])
 
     def batches(self) -> list[int]:
         sizes = []

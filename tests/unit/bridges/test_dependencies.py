@@ -5,7 +5,7 @@ import pytest
 from bridges import dependencies
 from bridges.dependencies import Dependency
 from bridges.metrics import BridgeMetrics
-from bridges.sqs_queue import QUEUE_ERRORS, QueueRefusedError, QueueRetryableError
+from bridges.sqs_errors import QUEUE_ERRORS, QueueRefusedError, QueueRetryableError
 
 
 def test_a_request_is_repeated_until_it_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,3 +78,16 @@ def test_the_same_message_received_twice_is_held_twice() -> None:
     receipts.hold([again], 31.0, 30)
     assert receipts.settle(first)
     assert again in receipts
+
+
+def test_what_is_settled_is_not_kept_until_it_would_have_been_due() -> None:
+    """Visibility may be twelve hours: what passes through in six is more than any memory."""
+    receipts, staying = Receipts(), messages(3)
+    receipts.hold(staying, 0.0, 43_200)
+    for step in range(1_000):
+        passing = messages(10)
+        receipts.hold(passing, step / 1_000, 43_200)
+        for message in passing:
+            receipts.settle(message)
+    assert len(receipts._schedule) < 200
+    assert receipts.due(21_600.0) == staying
