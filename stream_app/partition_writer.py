@@ -306,6 +306,7 @@ class PartitionWriter:
                     await writing
                 writing = asyncio.create_task(self._write(claimed, batch, trigger))
                 writing.add_done_callback(lambda _: self._changed.set())
+                del batch  # else it would be kept, megabytes a partition, until the next window closes
             if writing is not None:
                 await writing
         finally:

@@ -33,7 +33,7 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         8 * MEBIBYTE,
         ge=65_536,
         le=256 * MEBIBYTE,
-        description="A micro-batch closes at this much memory, 1 KiB a record beside its body.",
+        description="A micro-batch closes at this much memory, 3/4 KiB a record beside its body.",
     )
     window_seconds: float = Field(
         0.2, gt=0, le=60, description="A micro-batch closes this long after its first record, also when no other comes."

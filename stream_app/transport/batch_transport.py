@@ -61,6 +61,9 @@ BROKER_WAIT_MILLISECONDS = 250
 """How long a fetch may wait in the broker for a first record. aiokafka has one fetch under way for each broker, so this is also the
 longest that a partition which is resumed waits for the others' fetch."""
 
+ANSWER_BYTES_MAX = 4 * 1_048_576
+"""Of one answer of a broker, packed, all partitions together: so memory does not grow with their number. A larger record comes."""
+
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
 """A fetch under way does not see a partition that is resumed meanwhile; so it is short while one is paused."""
@@ -96,6 +99,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = BROKER_WAIT_MILLISECONDS  # noqa: SLF001 - before start() it is only a setting
+        consumer._fetch_max_bytes = ANSWER_BYTES_MAX  # noqa: SLF001 - likewise; aiokafka's own is 50 MiB
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 - likewise; what a transaction took back was never sent
         return consumer
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 from collections.abc import Coroutine
 from typing import Any
 
@@ -9,6 +10,7 @@ from login_records import login
 from memory_store import MemoryStore
 from partition_scenes import PARTITION, Scene
 
+from stream_app.batch import Batch
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.partition_ports import Budget, Chunk
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
@@ -91,6 +93,23 @@ def test_batches_are_written_one_after_the_other() -> None:
             1,
             10,
         )
+
+    play(scene())
+
+
+def test_a_written_batch_is_not_kept() -> None:
+    def batches() -> int:
+        gc.collect()
+        return sum(isinstance(each, Batch) for each in gc.get_objects())
+
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(20))
+        before = batches()
+        async with it.opened() as writer:
+            await it.drain(writer)
+            await asyncio.sleep(0)
+            assert batches() == before, "a worker with many partitions would hold the last one of each"
 
     play(scene())
 
