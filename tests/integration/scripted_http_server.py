@@ -5,7 +5,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any, Self
@@ -34,7 +34,7 @@ class Heard:
 class Said:
     """What is sent, piece by piece, and whether the connection is closed then."""
 
-    pieces: tuple[bytes, ...]
+    pieces: Iterable[bytes]
     closes: bool = False
 
 

@@ -84,8 +84,16 @@ def test_a_connection_that_the_server_closed_meanwhile_is_replaced(
 def test_what_a_server_says_unasked_is_no_answer(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """As load balancers do before they close a connection that was idle for too long."""
     monkeypatch.setattr(http_connections, "_FRESH_SECONDS", 0.0)
-    scene = Scene(stack, says(Said((ANSWER, http(408, b"idle")), closes=True), ANSWER))
+    idle_for_too_long = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        yield ANSWER
+        idle_for_too_long.wait(5)
+        yield http(408, b"idle")
+
+    scene = Scene(stack, says(Said(pieces(), closes=True), ANSWER))
     assert scene.ask() == b"answer"
+    idle_for_too_long.set()
     assert scene.server.closed.wait(5)
     assert scene.ask() == b"answer"
     assert scene.used() == [1, 2]

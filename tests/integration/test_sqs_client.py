@@ -196,8 +196,10 @@ def test_a_broken_connection_is_a_failed_attempt(stack: ExitStack, monkeypatch: 
     assert requests.delete() == BOTH_OK
     assert asked_by(server)[-1] == "boto3"
     server.script = says(Said((), closes=True))
+    server.heard.clear()
     with pytest.raises(QueueRetryableError, match="ConnectionClosedError"):
         requests.delete()
+    assert asked_by(server) == ["us", "boto3"]
     assert requests.observed == [("DeleteMessageBatch", "ok"), ("DeleteMessageBatch", "failed")]
 
 
@@ -309,19 +311,31 @@ def test_an_endpoint_with_a_path_is_left_to_boto3(stack: ExitStack, monkeypatch:
     assert asked_by(server) == ["boto3"] * 2
 
 
-def test_tls_trusts_whom_boto3_trusts(stack: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    authority, other = Authority(tmp_path / "authority", "authority"), Authority(tmp_path / "other", "other")
-    serving = SSLContext(PROTOCOL_TLS_SERVER)
-    serving.load_cert_chain(*authority.issue("server", "127.0.0.1"))
+def serving(authority: Authority, host: str) -> SSLContext:
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(host, host))
+    return context
+
+
+def test_tls_is_spoken_on_connections_that_are_kept(stack: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "authority")
     monkeypatch.setenv("AWS_CA_BUNDLE", str(authority.file))
-    server, requests = scripted(stack, monkeypatch, says(DONE), serving)
+    server, requests = scripted(stack, monkeypatch, says(DONE), serving(authority, "127.0.0.1"))
     assert [requests.delete() for _ in range(2)] == [BOTH_OK] * 2
     assert asked_by(server) == ["us"] * 2
     assert len({heard.connection for heard in server.heard}) == 1
 
-    monkeypatch.setenv("AWS_CA_BUNDLE", str(other.file))
-    refusing = Requests(stack, f"{server.url}/123456789012/login-queue")
-    for _ in range(2):  # boto3's first request, and the quick way's
+
+@pytest.mark.parametrize(("known", "host"), [("other", "127.0.0.1"), ("authority", "127.0.0.2")], ids=["authority", "host"])
+def test_a_certificate_that_boto3_refuses_is_refused_by_us(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: str, host: str
+) -> None:
+    authorities = {name: Authority(tmp_path / name, name) for name in ("authority", "other")}
+    server = stack.enter_context(ScriptedHttpServer(says(DONE), serving(authorities["authority"], host)))
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(authorities[known].file))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", server.url)
+    requests = Requests(stack, f"{server.url}/123456789012/login-queue")
+    for _ in range(2):  # boto3's first request, then the quick way
         with pytest.raises(QueueRetryableError, match="SSLError"):
-            refusing.delete()
-    assert len(server.heard) == 2
+            requests.delete()
+    assert server.heard == []
