@@ -1,0 +1,240 @@
+"""Kafka, one node on which everything depends: restarted, killed, away, frozen, slow, silent; its lines cut, its disk broken."""
+
+import urllib.request
+from collections.abc import Iterator
+from signal import Signals
+
+import psutil
+
+from crash.faults import fault
+from crash.proxy import Moment
+from crash.system import Setup, System
+from dev_servers.ports import HOST
+
+PRODUCE = 0
+"""The number of the request, in bytes 4 and 5 of each that a client sends."""
+
+
+def bridge_notices(system: System) -> None:
+    """Wait until the bridge says that Kafka is away."""
+    (bridge,) = system.bridges
+    system.prove("the bridge misses Kafka", lambda: system.metric(bridge, "bridge_ready", dependency="kafka") == 0)
+
+
+def workers_notice(system: System) -> None:
+    """Wait until each worker says so."""
+    for worker in system.workers:
+        system.prove(
+            f"{worker} misses Kafka", lambda worker=worker: system.metric(worker, "stream_ready", dependency="kafka") == 0, 40
+        )
+
+
+def rebalances(system: System) -> float:
+    """Assignments that the workers have received."""
+    return sum(system.metric(worker, "stream_rebalances_total") for worker in system.workers)
+
+
+def records_in_topic(system: System) -> int:
+    """All that the topic ever got."""
+    return sum(system.log_ends().values())
+
+
+@fault(
+    "kafka-restarted",
+    "While Kafka restarts nothing is deleted from SQS; bridge and workers go on by themselves.",
+    recovery_seconds=30,
+)
+def restarted(system: System) -> Iterator[str]:
+    """SIGTERM, then started again."""
+    system.moment()
+    system.servers.kafka.stop()
+    try:
+        bridge_notices(system)
+    finally:
+        system.servers.kafka.start()
+    yield "the bridge missed Kafka"
+
+
+@fault(
+    "kafka-killed",
+    "Of a killed Kafka bridge and workers think as of a restarted one: what was acknowledged is there, what was not comes again.",
+    recovery_seconds=30,
+    fast=True,
+)
+def killed(system: System) -> Iterator[str]:
+    """SIGKILL, then started again."""
+    system.moment()
+    system.servers.kafka.kill()
+    try:
+        bridge_notices(system)
+    finally:
+        system.servers.kafka.start()
+    yield "SIGKILL, and the bridge missed Kafka"
+
+
+@fault(
+    "kafka-away",
+    "The bridge receives no more than it may hold, workers stay alive; /readyz names Kafka, /livez asks for no restart.",
+    recovery_seconds=45,
+    setup=Setup(messages_per_second=100, settings={"BRIDGE_IN_FLIGHT_MESSAGES_MAX": "500"}),
+)
+def away(system: System) -> Iterator[str]:
+    """For a minute; in the soak for five."""
+    (bridge,) = system.bridges
+    system.moment()
+    system.servers.kafka.stop()
+    try:
+        bridge_notices(system)
+        workers_notice(system)
+        received = system.metric(bridge, "bridge_messages_received_total")
+        system.rest(system.absence_seconds)
+        held = system.metric(bridge, "bridge_in_flight_messages")
+        more = system.metric(bridge, "bridge_messages_received_total") - received
+        waiting, _ = system.queue.counts()
+        for name in (bridge, *system.workers):
+            assert not system.processes.is_ready(name), f"{name} says that it is ready"
+            with urllib.request.urlopen(f"http://{HOST}:{system.processes.ports[name]}/livez", timeout=5) as answer:
+                assert answer.status == 200
+    finally:
+        system.servers.kafka.start()
+    yield f"every process missed Kafka for {system.absence_seconds:g} s; the bridge held {held:g} messages, {waiting} waited in SQS"
+    assert held <= 500 + 8 * 10, "the bound, and what open requests may bring on top"
+    assert more <= held, "it received what it can hold, and then no more"
+
+
+@fault(
+    "kafka-frozen",
+    "A Kafka that stands still for longer than the session timeout costs time and a rebalance.",
+    recovery_seconds=30,
+)
+def frozen(system: System) -> Iterator[str]:
+    """SIGSTOP: connections stay, nothing answers; then SIGCONT, with all timers over at once."""
+    system.moment()
+    system.servers.kafka.child.send_signal(Signals.SIGSTOP)
+    try:
+        bridge_notices(system)
+        system.rest(10)
+    finally:
+        system.servers.kafka.child.send_signal(Signals.SIGCONT)
+    yield "SIGSTOP; the bridge missed Kafka"
+
+
+@fault(
+    "kafka-slow",
+    "With answers that take 2 s records go on flowing, later, and the group stays as it is.",
+    recovery_seconds=15,
+    setup=Setup(proxied=("kafka",), visibility_seconds=30),
+)
+def slow(system: System) -> Iterator[str]:
+    """A second each way, for long enough to see that it lasts."""
+    (bridge,) = system.bridges
+
+    def slow_acknowledgements() -> float:
+        total, quick = (system.metric(bridge, "bridge_produce_acknowledge_seconds_bucket", le=bound) for bound in ("+Inf", "1.0"))
+        return total - quick
+
+    system.moment()
+    before, slow_before = rebalances(system), slow_acknowledgements()
+    system.servers.kafka_proxy.slow_down(delay_seconds=1.0)
+    try:
+        system.prove("acknowledgements take more than a second", lambda: slow_acknowledgements() > slow_before)
+        system.wait_flowing()
+        system.rest(8)
+        system.wait_flowing()
+        number = slow_acknowledgements() - slow_before
+    finally:
+        system.servers.kafka_proxy.heal()
+    yield f"{number:g} batches were acknowledged after more than a second"
+    assert rebalances(system) == before, "nobody was thought dead"
+    assert records_in_topic(system) == system.workload.sent, "nothing was sent twice"
+
+
+@fault(
+    "kafka-silent",
+    "A network that swallows everything between them and Kafka is noticed by timeouts; what was swallowed is sent again.",
+    recovery_seconds=45,
+    setup=Setup(proxied=("kafka",)),
+)
+def silent(system: System) -> Iterator[str]:
+    """A black hole, until everybody has noticed; then TCP delivers what it held."""
+    system.moment()
+    system.servers.kafka_proxy.fall_silent()
+    try:
+        bridge_notices(system)
+        workers_notice(system)
+        held = system.servers.kafka_proxy.held_bytes
+    finally:
+        system.servers.kafka_proxy.heal()
+    yield f"every process missed Kafka; {held:,} bytes were held back"
+
+
+@fault(
+    "kafka-connections-reset",
+    "Connections that break again and again cost nothing but time.",
+    recovery_seconds=15,
+    setup=Setup(proxied=("kafka",)),
+)
+def connections_reset(system: System) -> Iterator[str]:
+    """Ten times, all at once."""
+    cut = 0
+    for _ in range(10):
+        system.moment()
+        cut += system.servers.kafka_proxy.cut_connections()
+    yield f"{cut} connections were reset"
+    assert cut >= 30
+
+
+def _cut_produce(system: System, moment: Moment) -> Iterator[str]:
+    system.moment()
+    trap = system.servers.kafka_proxy.trap(lambda chunk: chunk[4:6] == PRODUCE.to_bytes(2), moment, times=3)
+    try:
+        system.prove("three produce requests were caught", lambda: trap.sprung == 3)
+    finally:
+        system.servers.kafka_proxy.heal()
+    yield "three produce requests were cut"
+    assert records_in_topic(system) == system.workload.sent, "each record is there once: the producer is idempotent"
+
+
+@fault(
+    "kafka-cut-before-a-produce",
+    "A produce request that Kafka never got is sent again; nothing is deleted from SQS before its answer.",
+    recovery_seconds=10,
+    setup=Setup(proxied=("kafka",)),
+)
+def cut_before_produce(system: System) -> Iterator[str]:
+    """The connection breaks before the request reaches Kafka."""
+    return _cut_produce(system, Moment.BEFORE_FORWARDING)
+
+
+@fault(
+    "kafka-cut-before-the-acknowledgement",
+    "A produce request whose answer is lost is sent again, and Kafka knows it: the record is not there twice.",
+    recovery_seconds=10,
+    setup=Setup(proxied=("kafka",)),
+    fast=True,
+)
+def cut_before_acknowledgement(system: System) -> Iterator[str]:
+    """The connection breaks when Kafka has stored the records and answers."""
+    return _cut_produce(system, Moment.AFTER_THE_ANSWER)
+
+
+@fault(
+    "kafka-disk-fails",
+    "A Kafka that can't write any more acknowledges nothing and ends itself; started anew it has all that it had acknowledged.",
+    recovery_seconds=30,
+)
+def disk_fails(system: System) -> Iterator[str]:
+    """No file may grow any more: what a full disk does to it."""
+    kafka = system.servers.kafka
+    system.moment()
+    broker = psutil.Process(kafka.child.pid)
+    _, hard = broker.rlimit(psutil.RLIMIT_FSIZE)
+    broker.rlimit(psutil.RLIMIT_FSIZE, (1, hard))
+    try:
+        system.prove("Kafka has ended itself", lambda: kafka.child.returncode is not None)
+        code = kafka.child.returncode
+        bridge_notices(system)
+    finally:
+        kafka.stop()
+        kafka.start()
+    yield f"Kafka could not write and ended with {code}"

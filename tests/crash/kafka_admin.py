@@ -1,0 +1,77 @@
+"""What a Kafka operator does to topic, group and brokers, from outside of the pipeline."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, ElectionType, KafkaError, TopicCollection, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
+from confluent_kafka.cimpl import NewTopic
+
+SECONDS = 15.0
+
+
+class KafkaAdmin:
+    """One topic and its consumer group. Raises :class:`confluent_kafka.KafkaException`."""
+
+    def __init__(self, bootstrap_servers: str, topic: str, group: str) -> None:
+        self.topic = topic
+        self.group = group
+        self._bootstrap_servers = bootstrap_servers
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+
+    def set(self, **settings: str) -> None:
+        """Change settings of the topic; ``_`` stands for ``.``."""
+        changes = [
+            ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in settings.items()
+        ]
+        resource = ConfigResource(ResourceType.TOPIC, self.topic, incremental_configs=changes)
+        self._admin.incremental_alter_configs([resource])[resource].result(SECONDS)
+
+    def add_partitions(self, total: int) -> None:
+        """So that there are so many."""
+        self._admin.create_partitions([NewPartitions(self.topic, total)])[self.topic].result(SECONDS)
+
+    def delete(self) -> None:
+        """Delete the topic."""
+        self._admin.delete_topics([self.topic])[self.topic].result(SECONDS)
+
+    def make(self, partitions: int, replicas: int = 1) -> None:
+        """Make the topic anew."""
+        topic = NewTopic(self.topic, num_partitions=partitions, replication_factor=replicas)
+        self._admin.create_topics([topic])[self.topic].result(SECONDS)
+
+    def partitions(self) -> Mapping[int, Any]:
+        """By number, with ``.leader`` and ``.isr``."""
+        topic = self._admin.describe_topics(TopicCollection([self.topic]))[self.topic].result(SECONDS)
+        return {partition.id: partition for partition in topic.partitions}
+
+    def elect_preferred_leaders(self) -> None:
+        """Give every partition of the cluster back to the node that should lead it."""
+        for error in self._admin.elect_leaders(ElectionType.PREFERRED).result(SECONDS).values():
+            if error is not None and error.args[0].code() != KafkaError.ELECTION_NOT_NEEDED:
+                raise error
+
+    def coordinator(self) -> int:
+        """The id of the node that coordinates the group."""
+        return int(self._admin.describe_consumer_groups([self.group])[self.group].result(SECONDS).coordinator.id)
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Set the group's offsets. Only while nobody is in it."""
+        places = [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
+        request = ConsumerGroupTopicPartitions(self.group, places)
+        self._admin.alter_consumer_group_offsets([request])[self.group].result(SECONDS)
+
+    def log_ranges(self) -> Mapping[int, tuple[int, int]]:
+        """First offset and end of each partition's log."""
+        with closing(Consumer({"bootstrap.servers": self._bootstrap_servers, "group.id": "none"})) as consumer:
+            partitions = consumer.list_topics(self.topic, timeout=SECONDS).topics[self.topic].partitions
+            return {p: consumer.get_watermark_offsets(TopicPartition(self.topic, p), timeout=SECONDS) for p in partitions}
