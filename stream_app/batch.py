@@ -5,7 +5,7 @@ of them, other than sealed. Building is pure: no socket, no clock.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TypeVar, cast
@@ -23,6 +23,9 @@ from stream_app.positions import Partition
 from stream_app.reasons import Reason
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
+
+SEALED_BYTES_MAX = 2_097_152
+"""Of one statement's dead letters: in it they are hexadecimal, and the driver and libpq hold it three times over."""
 
 UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
@@ -51,8 +54,9 @@ class Batch:
     """The position after it."""
     place: Partition
     """Where the records come from."""
-    sources: Sequence[KafkaRecord]
-    """The records as they came, ascending by offset: what Postgres refuses is sealed from here."""
+    sources: list[KafkaRecord]
+    """The records as they came, ascending by offset: what Postgres refuses is sealed from here. Of what is sealed already only the
+    offset is left: it would take its memory twice."""
     rows: list[int]
     """Which of the sources became rows: their indexes, ascending."""
     columns: dict[str, list[str]]
@@ -98,6 +102,16 @@ class Batch:
         boundary = self.sources[self.rows[len(self.rows) // 2]].offset
         return self._part(self.first_offset, boundary), self._part(boundary, self.next_offset)
 
+    def statements(self) -> Iterator["Batch"]:
+        """What one statement takes: itself, or parts of it with sealed records of SEALED_BYTES_MAX, or one record, at most."""
+        start, size = self.first_offset, 0
+        for letter in self.dead_letters:
+            if size and size + len(letter.sealed) > SEALED_BYTES_MAX:
+                yield self._part(start, letter.offset)
+                start, size = letter.offset, 0
+            size += len(letter.sealed)
+        yield self if start == self.first_offset else self._part(start, self.next_offset)
+
     def _part(self, first_offset: int, next_offset: int) -> "Batch":
         def within(offsets: Sequence[int]) -> slice:
             return slice(bisect_left(offsets, first_offset), bisect_left(offsets, next_offset))
@@ -116,6 +130,17 @@ class Batch:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    """Stands for a record that is sealed."""
+
+    offset: int
+    timestamp: int = -1
+    key: None = None
+    value: None = None
+    headers: tuple[()] = ()
+
+
 class BatchBuilder:
     """Builds batches: decodes, cleans, masks, and seals what can't become a row."""
 
@@ -127,7 +152,7 @@ class BatchBuilder:
 
     def build(self, place: Partition, records: Sequence[KafkaRecord], first_offset: int, next_offset: int) -> Batch:
         """The batch of these records of one partition, by ascending offset. Never raises for what a record holds."""
-        batch = Batch(first_offset, next_offset, place, records, [], {name: [] for name in self._columns}, [], [])
+        batch = Batch(first_offset, next_offset, place, list(records), [], {name: [] for name in self._columns}, [], [])
         for start in range(0, len(records), SLICE_RECORDS):
             self._add(batch, start, records[start : start + SLICE_RECORDS])
         return batch
@@ -159,6 +184,8 @@ class BatchBuilder:
             self._dead_letter(batch.place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
             for index in sorted(problems)
         )
+        for index in problems:
+            batch.sources[start + index] = _Sealed(records[index].offset)
         batch.extra_key_offsets.extend(records[index].offset for index in sorted(decoded.extra_keys - problems.keys()))
 
     def refuse_row(self, batch: Batch, column: str | None) -> Batch:

@@ -84,6 +84,10 @@ class ClaimedWriter:
 
     async def write(self, batch: Batch) -> None:
         """Write a batch. Raises :class:`ClaimLostError`, and :class:`FatalError` when a person has to act."""
+        for part in batch.statements():
+            await self._write_part(part)
+
+    async def _write_part(self, batch: Batch) -> None:
         try:
             written = await self._write_whole(batch)
         except RowRefusedError as refused:

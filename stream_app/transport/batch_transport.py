@@ -22,6 +22,7 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - questions about the log's ends go through a second aiokafka consumer: on the first one's connection they would wait behind its
   long-polling fetch, 1.5 seconds each. For the same reason that wait is short (Faust has it fixed), and a partition is paused in
   aiokafka until it is claimed: else its fetches begin at the committed offset and are thrown away.
+- ``_isolation_level``: Faust reads what a transaction has taken back, unless it writes in transactions itself.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
 """
 

@@ -4,7 +4,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 from login_records import ABSENT, LOGIN, PLACE, SENT_AT_MS, build, builder, headers, login, masker, opener, record, records
 
-from stream_app.batch import Batch, BatchBuilder, KafkaRecord
+from stream_app.batch import SEALED_BYTES_MAX, Batch, BatchBuilder, KafkaRecord
 from stream_app.ip_address import pack
 from stream_app.reasons import Reason
 
@@ -83,6 +83,34 @@ def test_halves_of_halves_end_at_single_rows(mixed: Batch) -> None:
 def test_fewer_than_two_rows_have_no_halves() -> None:
     with pytest.raises(ValueError, match="fewer than two rows"):
         build([login(), b"x"]).split()
+
+
+def test_a_batch_is_one_statement(mixed: Batch) -> None:
+    assert list(mixed.statements()) == [mixed]
+    assert [part.records for part in build([]).statements()] == [0]
+
+
+def test_large_dead_letters_are_spread_over_statements() -> None:
+    large = b"x" * (SEALED_BYTES_MAX // 3)
+    bodies = [large, login(), large, b"small", large, login(), b"x" * SEALED_BYTES_MAX, large, login()]
+    batch = builder().build(PLACE, records(bodies, 100), 90, 115)
+
+    parts = list(batch.statements())
+
+    assert [[letter.offset for letter in part.dead_letters] for part in parts] == [[100, 102, 103], [104], [106], [107]]
+    assert [part.row_offsets for part in parts] == [[101], [105], [], [108]]
+    assert [part.first_offset for part in parts] == [90, 104, 106, 107]
+    assert [part.next_offset for part in parts] == [104, 106, 107, 115]
+    assert sum(part.records for part in parts) == batch.records == len(bodies)
+    assert [letter for part in parts for letter in part.dead_letters] == batch.dead_letters
+    for name, column in batch.columns.items():
+        assert [value for part in parts for value in part.columns[name]] == column
+
+
+def test_of_what_is_sealed_nothing_else_is_kept(mixed: Batch) -> None:
+    sealed = {letter.offset for letter in mixed.dead_letters}
+    assert {source.offset for source in mixed.sources if source.value is None} == sealed
+    assert [source.offset for source in mixed.sources] == list(range(100, 110))
 
 
 @pytest.mark.parametrize(
