@@ -72,14 +72,14 @@ def entries(bench: Workbench, messages: int) -> list[Entry]:
             "messages_per_second": messages / (limit.until - limit.since),
             "cpu_us": limit.cpu_seconds * 1e6 / messages,
             "elasticmq_cpu_us": meter.cpu("elasticmq", *span) * 1e6 / messages,
-            "memory_mib": meter.resident_most("peer") / 2**20,
+            "memory_mb": meter.resident_most("peer") / 1e6,
             "other_cores": meter.other_cores(*span),
         }
 
     return [Entry(Contender(DRAIN), drain), peer_entry(our_bridge(messages)), *map(peer_entry, QUEUE_PEERS)]
 
 
-def measure(progress: Progress, *, messages: int = MESSAGES, rounds: int, only: Sequence[str]) -> Report:
+def measure(progress: Progress, *, messages: int = MESSAGES, rounds: int, only: Sequence[str] = ()) -> Report:
     """Run the benchmark."""
     with workbench(("kafka", "elasticmq"), progress.say) as bench:
         every = entries(bench, messages)

@@ -44,7 +44,7 @@ QUANTITIES = (
     RATE,
     Quantity("cpu_us", "workers' CPU us a record", 1),
     Quantity("postgres_cpu_us", "Postgres CPU us a record", 1),
-    Quantity("memory_mib", "memory MiB, all workers"),
+    Quantity("memory_mb", "memory MB, all workers"),
     Quantity("other_cores", "cores busy otherwise", 2),
 )
 
@@ -135,7 +135,7 @@ class GrowthBenchmark:
             RATE.key: figures["rows_per_second"] / share,
             "cpu_us": figures["cpu_us"] * share,
             "postgres_cpu_us": figures["postgres_cpu_us"] * share,
-            "memory_mib": figures["memory_mib"],
+            "memory_mb": figures["memory_mb"],
             "other_cores": figures["other_cores"],
         }
 
@@ -176,7 +176,7 @@ class GrowthBenchmark:
 
 
 def measure(
-    progress: Progress, *, rows: int = ROWS, records: int = RECORDS, rounds: int, only: Sequence[str], keep: Path | None
+    progress: Progress, *, rows: int = ROWS, records: int = RECORDS, rounds: int, only: Sequence[str] = (), keep: Path | None
 ) -> Report:
     """Run the benchmark."""
     with workbench(("kafka", "postgres"), progress.say, keep) as bench:

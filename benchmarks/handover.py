@@ -179,7 +179,7 @@ def targets(session_timeout_seconds: float) -> Sequence[Target]:
     )
 
 
-def measure(progress: Progress, *, session_timeout_seconds: float, rounds: int) -> Report:
+def measure(progress: Progress, *, session_timeout_seconds: float = SESSION_TIMEOUT_SECONDS, rounds: int) -> Report:
     """Run the benchmark."""
     settings = {"KAFKA_SESSION_TIMEOUT_SECONDS": f"{session_timeout_seconds:g}"}
 

@@ -17,6 +17,7 @@ import click
 
 from benchmarks.feeder import Feeder
 from benchmarks.filling import fill_topic, login_messages
+from benchmarks.growth import MANY_PARTITIONS
 from benchmarks.latency import wait_for_rows
 from benchmarks.meter import Meter, interpolated, tree
 from benchmarks.report import Contender, Quantity, Report, Target
@@ -49,8 +50,14 @@ TABLE_BYTES_MAX = 2 * 2**30
 WAIT_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.2
 
-MOST = Quantity("memory_mib", "most memory MiB")
-GROWTH = Quantity("growth_mib", "last third less first third, MiB", 1)
+BACKLOG = "a backlog"
+PARTITIONED = f"a backlog in {MANY_PARTITIONS} partitions"
+STOPPED = "Postgres stopped"
+LOCKED = "the table locked"
+FULL_SPEED = "minutes at full speed"
+
+MOST = Quantity("memory_mb", "most memory MB")
+GROWTH = Quantity("growth_mb", "last third less first third, MB", 1)
 QUANTITIES = (
     MOST,
     GROWTH,
@@ -62,18 +69,15 @@ METHOD = f"""
 - One worker with default settings; resident memory of its process, read ten times a second from /proc.
 - "A backlog": a full topic, nothing in the way. "Stopped": as that, and when a tenth is written every process of Postgres gets
   SIGSTOP, so that connections stay open and nothing answers. "Locked": as that, and another session holds the table locked.
-- "Minutes": the topic is fed as fast as the worker writes, a backlog of {FEED_BACKLOG_RECORDS:,} records stays. The medians of the
-  first and the last third are compared. The table is emptied now and then, because a disk ends.
+- "Minutes": the topic is fed as fast as the worker writes, a backlog of {FEED_BACKLOG_RECORDS:,} records stays. The medians of
+  the first and the last third are compared. The table is emptied now and then, because a disk ends.
 - A run that does not write every record has no figures; over minutes that is seen from the positions.
-- Not measured: large records; many partitions (the growth benchmark has 64).
+- Not measured: large records.
 """
 
 TARGETS = (
-    *(
-        Target(f"worker, most memory in MB: {name}", name, MOST.key, 250 * 1e6 / 2**20)
-        for name in ("a backlog", "Postgres stopped", "the table locked")
-    ),
-    Target("worker, growth in minutes at full speed, MiB", "minutes at full speed", GROWTH.key, 10),
+    *(Target(f"worker, most memory MB: {name}", name, MOST.key, 250) for name in (BACKLOG, PARTITIONED, STOPPED, LOCKED)),
+    Target("worker, growth in minutes at full speed, MB", FULL_SPEED, GROWTH.key, 10),
 )
 
 
@@ -135,19 +139,20 @@ class MemoryBenchmark:
         stopped = f"for {self._stall_seconds:.0f} s, connections open"
         locked = f"for {self._stall_seconds:.0f} s, ACCESS EXCLUSIVE"
         return [
-            Entry(Contender("a backlog", f"{self._records:,} records"), partial(self._backlog, undisturbed, 0.0)),
-            Entry(Contender("Postgres stopped", stopped), partial(self._backlog, postgres_stopped, self._stall_seconds)),
-            Entry(Contender("the table locked", locked), partial(self._backlog, table_locked, self._stall_seconds)),
-            Entry(Contender("minutes at full speed", f"{self._minutes:g} minutes"), self._at_full_speed),
+            Entry(Contender(BACKLOG, f"{self._records:,} records"), partial(self._backlog, PARTITIONS, undisturbed, 0.0)),
+            Entry(Contender(PARTITIONED), partial(self._backlog, MANY_PARTITIONS, undisturbed, 0.0)),
+            Entry(Contender(STOPPED, stopped), partial(self._backlog, PARTITIONS, postgres_stopped, self._stall_seconds)),
+            Entry(Contender(LOCKED, locked), partial(self._backlog, PARTITIONS, table_locked, self._stall_seconds)),
+            Entry(Contender(FULL_SPEED, f"{self._minutes:g} minutes"), self._at_full_speed),
         ]
 
-    def _backlog(self, stall: Stall, seconds: float, update: Update) -> Mapping[str, float]:
+    def _backlog(self, partitions: int, stall: Stall, seconds: float, update: Update) -> Mapping[str, float]:
         bench = self._bench
-        topic = f"logins-{self._records}-{PARTITIONS}"
+        topic = f"logins-{self._records}-{partitions}"
         messages = login_messages(self._records)
-        fill_topic(bench.kafka.bootstrap_servers, topic, PARTITIONS, messages, self._records, say=self._progress.say)
+        fill_topic(bench.kafka.bootstrap_servers, topic, partitions, messages, self._records, say=self._progress.say)
         bench.empty_tables()
-        child = self._start(topic)
+        child = self._start(topic, partitions)
         try:
             with Meter({"worker": child.pid}) as meter:
                 _wait_for_positions(bench, child, self._records // 10)
@@ -156,14 +161,14 @@ class MemoryBenchmark:
                 wait_for_rows(bench, self._records, update)
         finally:
             child.stop()
-        return {MOST.key: meter.resident_most("worker") / 2**20}
+        return {MOST.key: meter.resident_most("worker") / 1e6}
 
     def _at_full_speed(self, update: Update) -> Mapping[str, float]:
         bench = self._bench
         kafka, topic = bench.kafka.bootstrap_servers, f"memory-{time.time_ns()}"
         make_bounded_topic(kafka, topic, PARTITIONS, KEPT_BYTES)
         bench.empty_tables()
-        child = self._start(topic)
+        child = self._start(topic, PARTITIONS)
         written = [(time.time(), 0.0)]
         try:
             with (
@@ -187,14 +192,14 @@ class MemoryBenchmark:
         third = (until - begin) / 3
         memory = [(at, float(size)) for at, size in meter.resident("worker") if begin <= at <= until]
         return {
-            MOST.key: meter.resident_most("worker") / 2**20,
-            GROWTH.key: growth(memory) / 2**20,
+            MOST.key: meter.resident_most("worker") / 1e6,
+            GROWTH.key: growth(memory) / 1e6,
             "first_rows_per_second": rate(written, begin, begin + third),
             "last_rows_per_second": rate(written, until - third, until),
         }
 
-    def _start(self, topic: str) -> ChildProcess:
-        return self._bench.launch("worker", our_worker(0).command(self._bench.servers(topic, PARTITIONS)))
+    def _start(self, topic: str, partitions: int) -> ChildProcess:
+        return self._bench.launch("worker", our_worker(0).command(self._bench.servers(topic, partitions)))
 
 
 def _written(ask: Ask) -> int:

@@ -34,7 +34,7 @@ QUANTITIES = (
     Quantity("cpu_us", "CPU us a message"),
     Quantity("elasticmq_cpu_us", "ElasticMQ CPU us a message"),
     Quantity("kafka_cpu_us", "Kafka CPU us a message"),
-    Quantity("memory_mib", "memory MiB"),
+    Quantity("memory_mb", "memory MB"),
     Quantity("start_seconds", "start-up s", 1),
     Quantity("other_cores", "cores busy otherwise", 2),
 )
@@ -79,7 +79,7 @@ def run_queue_peer(bench: Workbench, peer: Peer, bodies: Sequence[str], on_progr
         "cpu_us": meter.cpu("peer", *span) * per_message,
         "elasticmq_cpu_us": meter.cpu("elasticmq", *span) * per_message,
         "kafka_cpu_us": meter.cpu("kafka", *span) * per_message,
-        "memory_mib": meter.resident_most("peer") / 2**20,
+        "memory_mb": meter.resident_most("peer") / 1e6,
         "start_seconds": began_at - started_at,
         "other_cores": meter.other_cores(*span),
     }

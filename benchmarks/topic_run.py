@@ -29,7 +29,7 @@ QUANTITIES = (
     Quantity("cpu_us", "CPU us a row", 1),
     Quantity("postgres_cpu_us", "Postgres CPU us a row", 1),
     Quantity("kafka_cpu_us", "Kafka CPU us a row", 1),
-    Quantity("memory_mib", "memory MiB"),
+    Quantity("memory_mb", "memory MB"),
     Quantity("start_seconds", "start-up s", 1),
     Quantity("other_cores", "cores busy otherwise", 2),
 )
@@ -111,7 +111,7 @@ def run_peer(
         "cpu_us": sum(meter.cpu(name, *span) for name in children) * per_row,
         "postgres_cpu_us": meter.cpu("postgres", *span) * per_row,
         "kafka_cpu_us": meter.cpu("kafka", *span) * per_row,
-        "memory_mib": sum(meter.resident_most(name) for name in children) / 2**20,
+        "memory_mb": sum(meter.resident_most(name) for name in children) / 1e6,
         "start_seconds": timed.first_at - started_at,
         "other_cores": meter.other_cores(*span),
     }
@@ -129,7 +129,7 @@ def _wait_for_rows(bench: Workbench, children: Sequence[ChildProcess], rows: int
             now = time.monotonic()
             if found != size:
                 size, grown_at = found, now
-                on_progress(f"{size / 2**20:,.0f} MiB of rows")
+                on_progress(f"{size / 1e6:,.0f} MB of rows")
             if ended or now - max(grown_at, counted_at) > max(QUIET_SECONDS, 10 * counting_seconds):
                 counted: int = ask("SELECT count(*) FROM user_logins")[0][0]
                 if counted >= rows:

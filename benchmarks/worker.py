@@ -80,7 +80,7 @@ def limit_figures(bench: Workbench, arguments: Sequence[str], records: int) -> M
         "cpu_us": limit.cpu_seconds * per_record,
         "postgres_cpu_us": meter.cpu("postgres", *span) * per_record,
         "kafka_cpu_us": meter.cpu("kafka", *span) * per_record,
-        "memory_mib": meter.resident_most("peer") / 2**20,
+        "memory_mb": meter.resident_most("peer") / 1e6,
         "other_cores": meter.other_cores(*span),
     }
 
@@ -133,7 +133,13 @@ def entries(bench: Workbench, progress: Progress, records: int, partitions: int)
 
 
 def measure(
-    progress: Progress, *, records: int = RECORDS, partitions: int = PARTITIONS, rounds: int, only: Sequence[str], keep: Path | None
+    progress: Progress,
+    *,
+    records: int = RECORDS,
+    partitions: int = PARTITIONS,
+    rounds: int,
+    only: Sequence[str] = (),
+    keep: Path | None,
 ) -> Report:
     """Run the benchmark."""
     with workbench(("kafka", "postgres"), progress.say, keep) as bench:
