@@ -51,9 +51,33 @@ demo: install ## the whole chain on made-up logins; INPUT=FILE takes yours, KEEP
 crash: install ## every fault, with a checker that counts; LIST=1 names them, FAULT=NAME plays one, SEED=NUMBER as it was
 	$(if $(LIST),@PYTHONPATH=tests $(BIN)/python -m crash list,CRASH_WHOLE=1 CRASH_FAULT='$(FAULT)' CRASH_SEED='$(SEED)' $(BIN)/python -m pytest tests/crash/test_crash.py)
 
+.PHONY: bench
+bench: install ## every benchmark, and peers that are there; one table, and a file in benchmarks/results; half an hour
+	$(BIN)/python -m benchmarks $(OPTIONS)
+
 .PHONY: bench-worker
-bench-worker: install ## rows per second of one worker from a filled topic
-	$(BIN)/python -m benchmarks.worker
+bench-worker: install ## rows per second of one worker, beside peers and limits
+	$(BIN)/python -m benchmarks.worker $(OPTIONS)
+
+.PHONY: bench-bridge
+bench-bridge: install ## messages per second of one bridge, beside peers and the limit
+	$(BIN)/python -m benchmarks.bridge $(OPTIONS)
+
+.PHONY: bench-latency
+bench-latency: install ## seconds from sent to visible through the whole chain
+	$(BIN)/python -m benchmarks.latency $(OPTIONS)
+
+.PHONY: bench-growth
+bench-growth: install ## cost with 20 million rows, 64 partitions, duplicates, more workers
+	$(BIN)/python -m benchmarks.growth $(OPTIONS)
+
+.PHONY: bench-memory
+bench-memory: install ## memory of a worker; OPTIONS='--only minutes --minutes 30' for long
+	$(BIN)/python -m benchmarks.memory --rounds 1 $(OPTIONS)
+
+.PHONY: bench-handover
+bench-handover: install ## how long a partition stands still when workers come and go
+	$(BIN)/python -m benchmarks.handover $(OPTIONS)
 
 .PHONY: bench-peers
 bench-peers: install ## fetch what others offer for the same work, to be measured beside ours
