@@ -50,8 +50,8 @@ class Demo:
         say("  faust -A stream_app keys create: made keysets for this demo only; yours are made once and kept")
         say("  faust -A stream_app migrate: made tables and roles")
         self._pipeline.start_processes()
-        self._pipeline.wait_ready()
-        say(f"  python -m bridges sqs, and {len(self._pipeline.worker_ports)} of faust -A stream_app worker: ready")
+        self._pipeline.processes.wait_ready()
+        say(f"  python -m bridges sqs, and {len(self._pipeline.workers)} of faust -A stream_app worker: ready")
 
     def move(self, bodies: Sequence[str], kills: int) -> Counts:
         """Send all and wait until each is a row or a dead letter; ``kills`` times everything of ours is killed on the way."""
@@ -64,7 +64,7 @@ class Demo:
                 for number in range(kills):
                     sending = pool.submit(filler.send, bodies[number * share : (number + 1) * share])
                     self._watch(counter, filler, view, sending, until_finished=number * share + 1)
-                    self._pipeline.kill_processes()
+                    self._pipeline.processes.kill(*self._pipeline.processes.running)
                     self._console.print("  killed the bridge and the workers with SIGKILL; starting them again")
                     self._pipeline.start_processes()
                     sending.result()
@@ -95,7 +95,7 @@ class Demo:
             if counts != last:
                 last, moved_at = counts, time.monotonic()
             elif time.monotonic() - moved_at > STANDSTILL_SECONDS:
-                tails = "\n".join(f"the end of {file}:\n{log_tail(file)}" for file in self._pipeline.log_files())
+                tails = "\n".join(f"the end of {file}:\n{log_tail(file)}" for file in self._pipeline.log_files)
                 raise DemoError(f"nothing moved for {STANDSTILL_SECONDS:.0f} s: {counts}\n{tails}")
             time.sleep(POLL_SECONDS)
 
@@ -106,7 +106,7 @@ class Demo:
             report.show_rows()
             report.show_shared_devices()
             say("\n[bold]What could not become a row[/bold]\nfaust -A stream_app dead-letters list")
-            say(self._pipeline.run("dead-letters", "list").rstrip(), markup=False, soft_wrap=True)
+            say(self._pipeline.processes.run("dead-letters", "list").rstrip(), markup=False, soft_wrap=True)
             letters = "dead letter" if counts.dead_letters == 1 else "dead letters"
             say(f"\n[bold]{counts.rows:,} rows and {counts.dead_letters:,} {letters} of {counts.sent:,} messages[/bold]")
             times = report.times()
@@ -120,7 +120,7 @@ class Demo:
         """Stay up until Ctrl-C."""
         say = self._console.print
         say("\n[bold]Everything stays up until Ctrl-C.[/bold] Addresses:")
-        for name, value in self._pipeline.environment.items():
+        for name, value in self._pipeline.processes.environment.items():
             say(f"  {name}={value}", markup=False, soft_wrap=True)
         for name, url in self._pipeline.metrics_urls.items():
             say(f"  {name}: {url}", markup=False, soft_wrap=True)

@@ -94,9 +94,9 @@ class PipelineProcesses:
         for child in self.running.values():
             child.check()
 
-    def log(self, name: str) -> str:
-        """What it has logged, earlier runs under this name included."""
-        return (self.directory / f"{name}.log").read_text()
+    def log(self, name: str, start: int = 0) -> str:
+        """What it has logged from this byte on, earlier runs under this name included."""
+        return (self.directory / f"{name}.log").read_bytes()[start:].decode()
 
     def scrape(self, name: str) -> str:
         """Its /metrics. Raises :class:`OSError` when it doesn't answer."""
@@ -105,15 +105,7 @@ class PipelineProcesses:
 
     def metric(self, name: str, metric: str, **labels: str) -> float:
         """The sum over a metric's series that have these labels. Raises :class:`LookupError` when there is none of that name."""
-        found = [
-            sample
-            for family in text_string_to_metric_families(self.scrape(name))
-            for sample in family.samples
-            if sample.name == metric
-        ]
-        if not found:
-            raise LookupError(f"{name} has no metric {metric}")
-        return sum(sample.value for sample in found if labels.items() <= sample.labels.items())
+        return metric_sum(self.scrape(name), metric, labels)
 
     def _start(self, name: str, command: Sequence[str], settings: Mapping[str, str]) -> ChildProcess:
         if name in self.running:
@@ -124,3 +116,12 @@ class PipelineProcesses:
     def _launch(self, command: Sequence[str], settings: Mapping[str, str]) -> Launch:
         environment = {**self.environment, **settings, "PYTHONUNBUFFERED": "1"}
         return Launch(command, environment=environment, directory=PROJECT, stop_seconds=STOP_SECONDS)
+
+
+def metric_sum(text: str, metric: str, labels: Mapping[str, str]) -> float:
+    """Of a text in Prometheus's form: the sum over a metric's series that have these labels. Raises :class:`LookupError`."""
+    families = text_string_to_metric_families(text)
+    found = [sample for family in families for sample in family.samples if sample.name == metric]
+    if not found:
+        raise LookupError(f"there is no metric {metric}")
+    return sum(sample.value for sample in found if labels.items() <= sample.labels.items())

@@ -7,6 +7,7 @@ the pipeline told. So what was sent is known from the ledger alone, and the clea
 
 import re
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
@@ -88,8 +89,8 @@ class Verdict:
     left_in_queue: int = _count("messages still in the queue")
     out_of_order: int = _count("records of a message group out of order")
     raw_values: int = _count("raw values in logs, metrics or tables")
-    recovery_seconds: float | None = None
-    """From the end of the fault until all that was sent before it was in Postgres; None where there was no fault."""
+    recoveries_seconds: list[float] = field(default_factory=list)
+    """For each fault: from its end until all that was sent before that was in Postgres."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Of what must not be, some; never a value."""
 
@@ -120,11 +121,11 @@ class Verdict:
         return "\n".join(lines) or "nothing lost, nothing double, nothing unknown"
 
 
-def check(sides: Sides, *, fault_ended_at: float | None = None) -> Verdict:
-    """Look at all sides, once everything has come to rest. ``fault_ended_at``: seconds since the epoch."""
+def check(sides: Sides, *, faults_ended_at: Sequence[float] = ()) -> Verdict:
+    """Look at all sides, once everything has come to rest. ``faults_ended_at``: seconds since the epoch, the earliest first."""
     verdict = Verdict(sent=sides.ledger.sent)
     sides.ledger.forget_counts()
-    committed = _Committed(fault_ended_at)
+    committed = _Committed(faults_ended_at)
     with closing(psycopg2.connect(sides.dsn)) as connection:
         _check_rows(sides, connection, verdict, committed)
         _check_dead_letters(sides, connection, verdict, committed)
@@ -136,20 +137,20 @@ def check(sides: Sides, *, fault_ended_at: float | None = None) -> Verdict:
         _check_records(sides, consumer, log_ends, verdict)
     _check_endings(sides.ledger, verdict)
     _check_files(sides, verdict)
-    verdict.recovery_seconds = committed.recovery_seconds
+    verdict.recoveries_seconds = committed.recoveries_seconds
     return verdict
 
 
 class _Committed:
-    """When the last message was committed that was sent before the fault ended."""
+    """When, after each fault's end, the last message was committed that was sent before it."""
 
-    def __init__(self, fault_ended_at: float | None) -> None:
-        self._fault_ended_at = fault_ended_at
-        self.recovery_seconds = None if fault_ended_at is None else 0.0
+    def __init__(self, faults_ended_at: Sequence[float]) -> None:
+        self._ends = faults_ended_at
+        self.recoveries_seconds = [0.0] * len(faults_ended_at)
 
     def saw(self, sent_at: float, committed_at: float) -> None:
-        if self._fault_ended_at is not None and sent_at < self._fault_ended_at:
-            self.recovery_seconds = max(self.recovery_seconds or 0.0, committed_at - self._fault_ended_at)
+        for index in range(bisect_right(self._ends, sent_at), bisect_left(self._ends, committed_at)):
+            self.recoveries_seconds[index] = max(self.recoveries_seconds[index], committed_at - self._ends[index])
 
 
 def _select(connection: Any, statement: str) -> Iterator[tuple[Any, ...]]:

@@ -13,22 +13,67 @@ from crash.system import System
 DRAIN_SECONDS = 60.0
 """On top of the recovery's bound: for what was sent after the fault, and so that a late recovery is measured."""
 
-WORKER_MEBIBYTES_MAX = 320
-BRIDGE_MEBIBYTES_MAX = 240
+MEBIBYTES_MAX = {"worker": 320, "bridge": 240}
+"""What a process may take, by kind."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Outcome:
     """One fault's line in the table."""
 
-    name: str
+    fault: Fault
     evidence: str
+    proved: int
+    """Signs that it took place."""
+    drained: bool
+    expected: dict[str, int]
+    """What the verdict must show though it is a problem."""
+    exit_codes: dict[str, int]
     verdict: Verdict
     seconds: float
-    worker_mebibytes: float
-    bridge_mebibytes: float
-    failures: list[str] = field(default_factory=list)
+    mebibytes: dict[str, float]
+    """The most that any process of a kind has taken."""
+    failures: list[str] = field(init=False)
     """Why it did not pass."""
+
+    def __post_init__(self) -> None:
+        bound = self.fault.recovery_seconds
+        self.failures = [f"{name} ended with {code} after SIGTERM" for name, code in self.exit_codes.items() if code != 0]
+        self.failures += memory_failures(self.mebibytes)
+        if not self.proved:
+            self.failures.append("nothing has proved that the fault took place")
+        if not self.drained:
+            self.failures.append("it was not drained in time")
+        if self.verdict.problems != self.expected:
+            self.failures.append(f"{self.verdict} (expected: {self.expected or 'nothing'})")
+        if self.recovery_seconds > bound:
+            self.failures.append(f"recovered after {self.recovery_seconds:.1f} s; the bound is {bound:g} s")
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        verdict = self.verdict
+        sizes = ", ".join(f"{kind} {size:.0f} MiB" for kind, size in self.mebibytes.items())
+        return (
+            f"{self.fault.name}: {'; '.join(self.failures) or 'ok'}: {verdict.sent:,} sent, {verdict.rows:,} rows,"
+            f" {verdict.dead_letters:,} dead letters, {verdict.lost} lost, {verdict.doubled} doubled,"
+            f" {verdict.redelivered} forwarded again; recovered after {self.recovery_seconds:.1f} s, bound"
+            f" {self.fault.recovery_seconds:g}; {sizes}; {self.seconds:.0f} s in all; {self.evidence}"
+        )
+
+    @property
+    def recovery_seconds(self) -> float:
+        """From the end of the fault until all that was sent before was in Postgres."""
+        return max(self.verdict.recoveries_seconds)
+
+
+def memory_failures(mebibytes: dict[str, float]) -> list[str]:
+    """Which kinds of process took more than they may."""
+    return [
+        f"a {kind} took {size:.0f} MiB; the bound is {MEBIBYTES_MAX[kind]}"
+        for kind, size in mebibytes.items()
+        if size > MEBIBYTES_MAX[kind]
+    ]
 
 
 def run_fault(fault: Fault, servers: Servers, directory: Path, seed: int) -> Outcome:
@@ -51,26 +96,14 @@ def _run(fault: Fault, servers: Servers, directory: Path, seed: int) -> Outcome:
         for _ in injection:
             raise RuntimeError(f"{fault.name} yields more than once")
         exit_codes = system.stop_processes()
-        verdict = system.judge(ended_at)
-        outcome = Outcome(
-            fault.name,
-            evidence,
-            verdict,
-            time.monotonic() - began,
-            system.peak_mebibytes("worker"),
-            system.peak_mebibytes("bridge"),
+        return Outcome(
+            fault=fault,
+            evidence=evidence,
+            proved=len(system.proved),
+            drained=drained,
+            expected=system.expected,
+            exit_codes=exit_codes,
+            verdict=system.judge([ended_at]),
+            seconds=time.monotonic() - began,
+            mebibytes={kind: system.peak_mebibytes(kind) for kind in MEBIBYTES_MAX},
         )
-    if not drained:
-        outcome.failures.append("it was not drained in time")
-    if verdict.problems != system.expected:
-        outcome.failures.append(f"{verdict} (expected: {system.expected or 'nothing'})")
-    if (verdict.recovery_seconds or 0) > fault.recovery_seconds:
-        outcome.failures.append(f"recovered after {verdict.recovery_seconds:.1f} s; the bound is {fault.recovery_seconds:g} s")
-    outcome.failures += [f"{name} ended with {code} after SIGTERM" for name, code in exit_codes.items() if code != 0]
-    for kind, size, bound in (
-        ("worker", outcome.worker_mebibytes, WORKER_MEBIBYTES_MAX),
-        ("bridge", outcome.bridge_mebibytes, BRIDGE_MEBIBYTES_MAX),
-    ):
-        if size > bound:
-            outcome.failures.append(f"a {kind} took {size:.0f} MiB; the bound is {bound}")
-    return outcome

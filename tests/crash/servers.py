@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from crash.proxy import Proxy
+from crash.sqs_front import SqsFront
 from dev_servers import jars
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
@@ -41,6 +42,7 @@ class Servers:
         self._kafka_nodes = list(self.kafka.nodes.values()) if isinstance(self.kafka, KafkaCluster) else [self.kafka]
         self.kafka_proxy = Proxy(self._kafka_nodes[0].port_behind_proxy, kafka_proxy_port)
         self.postgres_proxy = Proxy(self.postgres.port)
+        self.sqs_front = SqsFront(self.elasticmq.endpoint_url)
         self.keys_directory = directory / "keys"
         self._template = ""
         self._open = ExitStack()
@@ -52,7 +54,7 @@ class Servers:
             jars.download([self.elasticmq.name, Kafka.name])
             opening.callback(stop_together, servers)
             start_together(servers)
-            for proxy in (self.kafka_proxy, self.postgres_proxy):
+            for proxy in (self.kafka_proxy, self.postgres_proxy, self.sqs_front):
                 opening.enter_context(proxy)
             self._make_keys_and_template()
             self._open = opening.pop_all()
@@ -60,6 +62,11 @@ class Servers:
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+    def heal(self) -> None:
+        """Make plain what stands before the servers."""
+        for proxy in (self.kafka_proxy, self.postgres_proxy, self.sqs_front):
+            proxy.heal()
 
     def new_database(self) -> str:
         """The superuser's DSN of a new database with the tables."""

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from crash.messages import BAD_KINDS, messages
 from crash.servers import Servers, key_settings
 from crash.workload import Queue, Workload, sqs_client
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS
-from dev_servers.pipeline_processes import PipelineProcesses
+from dev_servers.pipeline_processes import PipelineProcesses, metric_sum
 from stream_app.commands.keys import DEAD_LETTER_PRIVATE, MASKING
 from stream_app.dead_letters import Opener
 from stream_app.masking.masker import Masker
@@ -38,8 +38,22 @@ WAIT_SECONDS = 60.0
 REST_POLL_SECONDS = 0.2
 SAMPLE_SECONDS = 0.25
 MEBIBYTE = 1_048_576
+COUNTED = ("_total", "_count", "_sum", "_bucket")
+"""How the names of samples end that only rise."""
+ABSENCE_SECONDS = 60.0
+"""How long a server is away in the faults that say so."""
+
+FIFO_BRIDGE = "fifo-bridge"
+"""How the names of those begin that read the second queue. To a fault they are part of the load: ``bridges`` does not name them."""
 QUICK_SESSION_SECONDS = 6.0
 """The least that a worker takes; so that a lost worker's partitions are given to others soon."""
+
+LATE = 4_102_444_800.0
+"""A time that no run sees: the year 2100."""
+
+_FINISHED = """
+SELECT (SELECT count(*) FROM user_logins WHERE sent_at >= to_timestamp(%(since)s) AND sent_at < to_timestamp(%(before)s))
+    + (SELECT count(*) FROM dead_letters WHERE sent_at >= to_timestamp(%(since)s) AND sent_at < to_timestamp(%(before)s))"""
 
 ValueT = TypeVar("ValueT")
 
@@ -55,7 +69,10 @@ class Setup:
     workers: int = 2
     bridges: int = 1
     fifo: bool = False
+    also_fifo: bool = False
+    """A second queue, FIFO, with bridges and load of its own, into the same topic."""
     messages_per_second: float = 300.0
+    """Into each queue."""
     bad_share: float = 0.01
     bad_kinds: tuple[str, ...] = tuple(BAD_KINDS)
     visibility_seconds: int = 6
@@ -63,7 +80,7 @@ class Setup:
     receives_max: int | None = None
     """After so many receives SQS puts a message aside; None: never."""
     proxied: tuple[str, ...] = ()
-    """Servers that bridge and workers reach through the proxy: ``kafka``, ``postgres``."""
+    """Servers that bridges and workers reach through what can break the way: ``kafka``, ``postgres``, ``sqs``."""
     settings: dict[str, str] = field(default_factory=dict)
     """Environment of bridges and workers, on top."""
 
@@ -82,8 +99,18 @@ class System:
         self.name = f"crash-{secrets.token_hex(4)}"
         self.expected: dict[str, int] = {}
         """What the verdict must show though it is a problem, by its field: records that retention has removed are ``lost``."""
+        self.absence_seconds = ABSENCE_SECONDS
+        self.keep = False
+        """Leave database and topic as they are at the end, for whoever looks for what went wrong."""
+        self.proved: list[str] = []
+        """What :meth:`prove` has seen."""
         self.dsn = ""
+        self.queues: list[Queue] = []
+        self.workloads: list[Workload] = []
+        """One for each queue."""
         self._open = ExitStack()
+        self._metrics_before: dict[int, str] = {}  # by process id
+        self._log_from: dict[str, int] = {}
         self._peak_bytes: dict[str, int] = {}
         self._ended = threading.Event()
 
@@ -94,22 +121,18 @@ class System:
         shutil.copytree(servers.keys_directory, self.keys_directory)
         with ExitStack() as opening:
             self.dsn = servers.new_database()
-            opening.callback(servers.postgres.drop_database, self.dsn)
+            opening.callback(self._drop_database)
             self.sqs = sqs_client(servers.elasticmq)
-            self.queue = Queue(
-                self.sqs, name, fifo=setup.fifo, visibility_seconds=setup.visibility_seconds, receives_max=setup.receives_max
-            )
-            opening.callback(self.queue.delete)
             opening.callback(self._delete_topic)
             self.ledger = Ledger(self.directory / "ledger.sqlite")
             opening.callback(self.ledger.close)
-            self.workload = Workload(
-                self.queue,
-                self.ledger,
-                messages(self.chance, setup.bad_share, setup.bad_kinds),
-                self.chance,
-                setup.messages_per_second,
-            )
+            for fifo in (setup.fifo, *([True] if setup.also_fifo else [])):
+                queue = Queue(
+                    self.sqs, name, fifo=fifo, visibility_seconds=setup.visibility_seconds, receives_max=setup.receives_max
+                )
+                opening.callback(queue.delete)
+                self.queues.append(queue)
+                self.workloads.append(self._workload(queue))
             self.processes = PipelineProcesses(self.directory, self._environment())
             opening.callback(self._end_processes)
             self._postgres_log_from = servers.postgres.log_file.stat().st_size
@@ -121,17 +144,61 @@ class System:
         self._ended.set()
         with ExitStack() as closing_down:
             closing_down.enter_context(self._open)
-            closing_down.callback(self.workload.stop)
+            for workload in self.workloads:
+                closing_down.callback(workload.stop)
+
+    def _workload(self, queue: Queue) -> Workload:
+        """With a chance of its own: what it draws when is not for the fault's choices to depend on."""
+        setup, chance = self.setup, Random(self.chance.getrandbits(64))  # noqa: S311 - to be repeatable is the point
+        source = messages(chance, setup.bad_share, setup.bad_kinds)
+        return Workload(queue, self.ledger, source, chance, setup.messages_per_second)
 
     def start(self) -> None:
         """Start bridges, workers and load; return when messages come out at the other end."""
-        for number in range(1, self.setup.bridges + 1):
-            self.processes.start_bridge(f"bridge-{number}")
-        for number in range(1, self.setup.workers + 1):
-            self.processes.start_worker(f"worker-{number}")
-        self.processes.wait_ready()
-        self.workload.start()
+        self._start_missing()
+        for workload in self.workloads:
+            workload.start()
         self.wait_flowing()
+
+    def restore(self) -> None:
+        """Have again what :meth:`start` started and nothing else, whatever a fault has left; return when messages flow."""
+        self.servers.heal()
+        usual = self._usual_processes()
+        self.processes.stop(*(name for name in self.processes.running if name not in usual))
+        self._start_missing()
+        self.restore_load()
+
+    def restore_load(self) -> None:
+        """Send as fast as at the start; return when messages flow."""
+        for workload in self.workloads:
+            workload.messages_per_second = self.setup.messages_per_second
+        self.wait_flowing()
+
+    def _usual_processes(self) -> list[str]:
+        bridges = [f"bridge-{number}" for number in range(1, self.setup.bridges + 1)]
+        fifo_bridges = [f"{FIFO_BRIDGE}-{number}" for number in range(1, self.setup.bridges + 1)] if self.setup.also_fifo else []
+        return [*bridges, *fifo_bridges, *(f"worker-{number}" for number in range(1, self.setup.workers + 1))]
+
+    def _start_missing(self) -> None:
+        for name in self._usual_processes():
+            if name not in self.processes.running:
+                (self.start_worker if name.startswith("worker") else self.start_bridge)(name)
+        self.processes.wait_ready()
+
+    @property
+    def queue(self) -> Queue:
+        """The queue; the first of two."""
+        return self.queues[0]
+
+    @property
+    def workload(self) -> Workload:
+        """What sends to it."""
+        return self.workloads[0]
+
+    @property
+    def sent(self) -> int:
+        """Messages, into all queues."""
+        return sum(workload.sent for workload in self.workloads)
 
     @property
     def workers(self) -> list[str]:
@@ -159,6 +226,8 @@ class System:
     def start_bridge(self, name: str = "", **settings: str) -> str:
         """One more, not waited for; its name."""
         name = name or f"bridge-{len(self.processes.ports) + 1}"
+        if name.startswith(FIFO_BRIDGE):
+            settings = {"SQS_QUEUE_URL": self.queues[-1].url, **settings}
         self.processes.start_bridge(name, **settings)
         return name
 
@@ -204,24 +273,36 @@ class System:
     def prove(self, what: str, condition: Callable[[], ValueT], seconds: float = 20.0) -> ValueT:
         """Wait for the sign that the fault has taken place. Raises :class:`FaultDidNotTakePlaceError`."""
         try:
-            return self.wait(what, condition, seconds)
+            value = self.wait(what, condition, seconds)
         except AssertionError as error:
             raise FaultDidNotTakePlaceError(what) from error
+        self.proved.append(what)
+        return value
+
+    def begin_anew(self) -> None:
+        """Show logs, and metrics that count, without what has been before: it proves nothing of the next fault."""
+        self.proved.clear()
+        for name, child in self.processes.running.items():
+            self._metrics_before[child.pid] = self.processes.scrape(name)
+            self._log_from[name] = child.log_file.stat().st_size
 
     def check(self) -> None:
         """Raise when a process has ended that nobody told to, or the workload can't send."""
         self.processes.check()
-        self.workload.check()
+        for workload in self.workloads:
+            workload.check()
 
     def metric(self, name: str, metric: str, **labels: str) -> float:
         """Of one process; the sum over the series that have these labels."""
-        return self.processes.metric(name, metric, **labels)
+        before = self._metrics_before.get(self.processes.running[name].pid)
+        counted_before = 0.0 if before is None or not metric.endswith(COUNTED) else metric_sum(before, metric, labels)
+        return self.processes.metric(name, metric, **labels) - counted_before
 
     def log(self, name: str) -> str:
         """Of one process."""
-        return self.processes.log(name)
+        return self.processes.log(name, self._log_from.get(name, 0))
 
-    def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
         """As the database's owner; each statement is committed."""
         with closing(psycopg2.connect(self.dsn)) as connection:
             connection.autocommit = True
@@ -229,9 +310,9 @@ class System:
                 cursor.execute(statement, parameters or None)
                 return cursor.fetchall() if cursor.description else []
 
-    def finished(self) -> int:
-        """Rows and dead letters."""
-        return int(self.query("SELECT (SELECT count(*) FROM user_logins) + (SELECT count(*) FROM dead_letters)")[0][0])
+    def finished(self, sent_from: float = 0.0, sent_before: float = LATE) -> int:
+        """Rows and dead letters; of messages that were sent between these two, in seconds since the epoch."""
+        return int(self.query(_FINISHED, {"since": sent_from, "before": sent_before})[0][0])
 
     def buffered(self, name: str) -> int:
         """Records that a worker has fetched and not yet written."""
@@ -252,15 +333,27 @@ class System:
         """The position of each partition."""
         return {partition: offset for partition, offset in self.query("SELECT partition, next_offset FROM stream_positions")}  # noqa: C416 - pairs
 
+    def commits(self) -> dict[int, int]:
+        """The offset of each partition that the group has committed to Kafka."""
+        settings = {"bootstrap.servers": self.servers.kafka.bootstrap_servers, "group.id": self.name}
+        with closing(Consumer(settings)) as consumer:
+            asked = [TopicPartition(self.name, partition) for partition in self.log_ends()]
+            return {each.partition: max(each.offset, 0) for each in consumer.committed(asked, timeout=10)}
+
     def is_drained(self) -> bool:
         """Whether everything that was sent has left the queue and stands behind the position."""
-        return self.queue.counts() == (0, 0) and self.positions() == self.log_ends()
+        return all(queue.counts() == (0, 0) for queue in self.queues) and self.positions() == self.log_ends()
 
     # --- the end
 
     def settle(self, seconds: float) -> bool:
         """End the load, then wait until all is drained; whether it is in time."""
-        self.workload.stop()
+        for workload in self.workloads:
+            workload.stop()
+        return self.drained_within(seconds)
+
+    def drained_within(self, seconds: float) -> bool:
+        """Wait until all is drained; whether it is in time. The load must have ended or pause."""
         try:
             self.wait("all is drained", self.is_drained, seconds)
         except AssertionError:
@@ -271,11 +364,13 @@ class System:
         """SIGTERM to all, bridges first; their exit codes. Their last metrics are kept beside their logs."""
         for name in self.processes.running:
             (self.directory / f"{name}.metrics").write_text(self.processes.scrape(name))
-        return {**self.processes.stop(*self.bridges), **self.processes.stop(*self.workers)}
+        workers = self.workers
+        codes = self.processes.stop(*(name for name in self.processes.running if name not in workers))
+        return {**codes, **self.processes.stop(*workers)}
 
-    def judge(self, fault_ended_at: float | None = None) -> Verdict:
+    def judge(self, faults_ended_at: Sequence[float] = ()) -> Verdict:
         """What the checker finds; after :meth:`stop_processes`."""
-        return check(self.sides(), fault_ended_at=fault_ended_at)
+        return check(self.sides(), faults_ended_at=faults_ended_at)
 
     def sides(self) -> Sides:
         """Where the checker looks."""
@@ -283,7 +378,7 @@ class System:
         written = [(path, 0) for pattern in ("*.log", "*.metrics") for path in sorted(self.directory.glob(pattern))]
         return Sides(
             ledger=self.ledger,
-            queues=[self.queue],
+            queues=self.queues,
             bootstrap_servers=servers.kafka.bootstrap_servers,
             topic=self.name,
             consumer_group=self.name,
@@ -295,7 +390,7 @@ class System:
 
     def peak_mebibytes(self, kind: str) -> float:
         """The most memory that any process of a kind (``worker``, ``bridge``) has held."""
-        return max((size for name, size in self._peak_bytes.items() if name.startswith(kind)), default=0) / MEBIBYTE
+        return max((size for name, size in self._peak_bytes.items() if kind in name), default=0) / MEBIBYTE
 
     def _environment(self) -> dict[str, str]:
         servers, setup = self.servers, self.setup
@@ -313,6 +408,8 @@ class System:
         }
         if "kafka" in setup.proxied:
             environment["KAFKA_BOOTSTRAP_SERVERS"] = f"127.0.0.1:{servers.kafka_proxy.port}"
+        if "sqs" in setup.proxied:
+            environment["AWS_ENDPOINT_URL_SQS"] = servers.sqs_front.endpoint_url
         if "postgres" in setup.proxied:
             environment["POSTGRES_DSN"] = self.dsn.replace(f":{urlsplit(self.dsn).port}/", f":{servers.postgres_proxy.port}/")
         return {**environment, **setup.settings}
@@ -329,7 +426,13 @@ class System:
     def _end_processes(self) -> None:
         self.processes.kill(*self.processes.running)
 
+    def _drop_database(self) -> None:
+        if not self.keep:
+            self.servers.postgres.drop_database(self.dsn)
+
     def _delete_topic(self) -> None:
+        if self.keep:
+            return
         admin = AdminClient({"bootstrap.servers": self.servers.kafka.bootstrap_servers, "log_level": 0})
         try:
             admin.delete_topics([self.name])[self.name].result()

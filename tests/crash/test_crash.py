@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from crash.conftest import OUTCOMES
 from crash.faults import Fault, all_faults
 from crash.run import run_fault
 from crash.servers import Servers
@@ -27,9 +28,11 @@ def chosen() -> list[Fault]:
 
 
 @pytest.mark.parametrize("fault", chosen(), ids=lambda fault: fault.name)
-def test_nothing_is_lost_and_nothing_double(fault: Fault, crash_servers: Servers, tmp_path: Path) -> None:
+def test_nothing_is_lost_and_nothing_double(
+    fault: Fault, crash_servers: Servers, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     again = f"make crash FAULT={fault.name} SEED={SEED}"
     print(f"again: {again}; logs: {tmp_path}")  # noqa: T201 - shown with a failure
     outcome = run_fault(fault, crash_servers, tmp_path, SEED)
-    print(f"{outcome}")  # noqa: T201
+    pytestconfig.stash[OUTCOMES].append((SEED, outcome))
     assert not outcome.failures, "\n".join([*outcome.failures, f"again: {again}"])

@@ -81,7 +81,7 @@ class Queue:
 
 
 class Workload:
-    """One thread that sends. Open loop: what could not be sent in time is sent as soon as it can be, none is left out."""
+    """One thread that sends. Open loop: what could not be sent in time is sent as soon as it can be, until it pauses or ends."""
 
     def __init__(self, queue: Queue, ledger: Ledger, source: Iterator[Message], chance: Random, messages_per_second: float) -> None:
         self.queue = queue
@@ -92,6 +92,7 @@ class Workload:
         self._source = source
         self._chance = chance
         self._sending = threading.Lock()  # one batch at a time: the order of a message group is the order of sending
+        self._turn = threading.Lock()  # held from looking at the rate until what it asks for is sent
         self._stopping = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=f"workload {queue.name}", daemon=True)
@@ -105,6 +106,12 @@ class Workload:
         if self._thread.is_alive():
             self._thread.join()
         self.check()
+
+    def pause(self) -> None:
+        """Send no more until the rate is set again; returns when the last message is noted."""
+        self.messages_per_second = 0.0
+        with self._turn:
+            self.check()
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did."""
@@ -127,15 +134,20 @@ class Workload:
         due = 0.0
         last = time.monotonic()
         try:
-            while not self._stopping.wait(BATCH_MESSAGES_MAX / max(self.messages_per_second, 2 * BATCH_MESSAGES_MAX)):
-                now = time.monotonic()
-                due += (now - last) * self.messages_per_second
-                last = now
-                if due >= 1:
-                    self.burst(int(due))
-                    due -= int(due)
+            while not self._stopping.wait(self._pause_seconds(due)):
+                with self._turn:
+                    now = time.monotonic()
+                    due = due + (now - last) * self.messages_per_second if self.messages_per_second else 0.0
+                    last = now
+                    number = min(int(due), BATCH_MESSAGES_MAX)
+                    self.burst(number)
+                    due -= number
         except BaseException as error:  # noqa: BLE001 - told to whoever asks
             self._error = error
+
+    def _pause_seconds(self, due: float) -> float:
+        """Until the next batch is due; none while the queue is slower than the rate."""
+        return 0.0 if due >= 1 else BATCH_MESSAGES_MAX / max(self.messages_per_second, 2 * BATCH_MESSAGES_MAX)
 
     def _send_batch(self, messages: list[Message]) -> list[str]:
         groups = [f"group-{self._chance.randrange(GROUPS)}" if self.queue.fifo else None for _ in messages]

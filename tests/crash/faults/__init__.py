@@ -19,7 +19,9 @@ can't be mended, or needs other settings, gets servers of its own: ``servers=lam
 Where something must be lost (retention), it says how much before its end: ``system.expected["lost"] = 12``. ``setup`` says what
 runs; ``proxied=("postgres",)`` leads through ``system.servers.postgres_proxy``, which can be slow, silent, away, or spring a trap.
 The promise is one line of the table in ``docs/reliability.md``. ``fast=True`` puts it among those that CI runs, which together may
-take no more than about two minutes.
+take no more than about two minutes. ``soak=True`` puts it among those that ``make soak`` draws: on the usual servers, mended before
+the yield (what stands after it is left out there), its proof true for any number of other faults before it (``system.metric`` and
+``system.log`` then show what has been since this one began), its ``setup`` asking for nothing but what ``soak.SETUP`` has.
 
 What the runner and checker then hold it to: nothing lost, double, unknown, altered, misplaced or in the clear; positions and
 offsets at the log's end; the queue empty; every process alive and ended by SIGTERM with 0; memory and recovery within bounds.
@@ -48,6 +50,7 @@ class Fault:
     """From the end of the fault until all that was sent before it is in Postgres; the bound."""
     setup: Setup
     fast: bool
+    soak: bool
     after_seconds: float
     """How long the load runs on after the fault."""
     servers: Callable[[Path], Servers] | None
@@ -64,6 +67,7 @@ def fault(
     recovery_seconds: float,
     setup: Setup | None = None,
     fast: bool = False,
+    soak: bool = False,
     after_seconds: float = 2.0,
     servers: Callable[[Path], Servers] | None = None,
 ) -> Callable[[Injection], Injection]:
@@ -72,7 +76,7 @@ def fault(
     def register(inject: Injection) -> Injection:
         if name in _registry:
             raise ValueError(f"there are two faults of the name {name}")
-        _registry[name] = Fault(name, promise, inject, recovery_seconds, setup or Setup(), fast, after_seconds, servers)
+        _registry[name] = Fault(name, promise, inject, recovery_seconds, setup or Setup(), fast, soak, after_seconds, servers)
         return inject
 
     return register

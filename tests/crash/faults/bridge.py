@@ -1,0 +1,180 @@
+"""Bridges are killed, stopped, paused and doubled; messages come twice, too late, or as what Kafka refuses."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from crash.faults import fault
+from crash.messages import Ending, Message
+from crash.sqs_front import each, error, thrice
+from crash.system import Setup, System
+from dev_servers.made_up_logins import made_up_logins
+
+UNAVAILABLE = error(503, "ServiceUnavailable")
+STOP_SECONDS = 10.0
+"""BRIDGE_SHUTDOWN_SECONDS, and what a process needs to end."""
+
+SMALL_RECORD_BYTES = 4_096
+
+
+@fault(
+    "bridge-killed-between-produce-and-delete",
+    "What a killed bridge had forwarded and not deleted comes again, is forwarded again, and is written once.",
+    recovery_seconds=20,
+    setup=Setup(proxied=("sqs",)),
+    fast=True,
+    soak=True,
+)
+def killed_between_produce_and_delete(system: System) -> Iterator[str]:
+    """The front before SQS refuses all deletes, so that the kill is sure to come before them."""
+    front = system.servers.sqs_front
+    (victim,) = system.bridges
+    system.moment()
+    front.rules.append(each(UNAVAILABLE, "DeleteMessageBatch"))
+    forwarded = system.metric(victim, "bridge_messages_forwarded_total")
+    system.prove("deletes are refused", lambda: front.interfered["DeleteMessageBatch"] >= 2)
+    system.wait("it forwards more", lambda: system.metric(victim, "bridge_messages_forwarded_total") > forwarded)
+    held = system.metric(victim, "bridge_in_flight_messages")
+    system.kill(victim)
+    front.heal()
+    system.start_bridge(victim)
+    system.prove("they come again", lambda: "bridge_started" in system.log(victim) and redelivered(system, victim))
+    yield f"SIGKILL with {held:g} messages in hand; they came again"
+
+
+def redelivered(system: System, bridge: str) -> float:
+    """Messages that SQS has given out before; 0 while the bridge starts."""
+    return system.metric(bridge, "bridge_messages_redelivered_total") if system.processes.is_ready(bridge) else 0.0
+
+
+@fault(
+    "bridge-stopped-and-started",
+    "SIGTERM under load: within its bound it finishes what it holds or makes it visible again; nothing is forwarded twice.",
+    recovery_seconds=15,
+    soak=True,
+)
+def stopped_and_started(system: System) -> Iterator[str]:
+    """As in a deployment."""
+    (name,) = system.bridges
+    system.moment()
+    began = time.monotonic()
+    codes = system.processes.stop(name)
+    seconds = time.monotonic() - began
+    system.prove("it ended by itself", lambda: codes == {name: 0}, 0)
+    assert "left_hidden=0" in system.log(name)
+    system.start_bridge(name)
+    yield f"SIGTERM; it ended after {seconds:.1f} s"
+    assert seconds < STOP_SECONDS
+    assert redelivered(system, name) == 0
+    assert sum(system.log_ends().values()) == system.sent, "a message was forwarded twice"
+
+
+@fault(
+    "bridge-produce-hangs-past-visibility",
+    "While Kafka does not answer, what the bridge holds stays hidden for as long as that takes: nobody else gets it.",
+    recovery_seconds=20,
+    setup=Setup(proxied=("kafka",), visibility_seconds=4),
+)
+def produce_hangs_past_visibility(system: System) -> Iterator[str]:
+    """The way to Kafka swallows everything for three times the visibility timeout."""
+    (bridge,) = system.bridges
+    system.moment()
+    system.servers.kafka_proxy.fall_silent()
+    try:
+        system.prove("produced bytes are held up", lambda: system.servers.kafka_proxy.held_bytes)
+        system.rest(3 * system.setup.visibility_seconds)
+        extended = system.prove(
+            "they are extended", lambda: system.metric(bridge, "bridge_visibility_extensions_total", result="ok")
+        )
+    finally:
+        system.servers.kafka_proxy.heal()
+    yield f"Kafka was silent for 12 s; {extended:g} extensions of 4 s"
+    assert system.metric(bridge, "bridge_receipts_expired_total") == 0
+    assert system.metric(bridge, "bridge_messages_redelivered_total") == 0
+
+
+@fault(
+    "bridge-receipts-expire",
+    "A message whose receipt expired before its delete comes again and is written once; the bridge counts it.",
+    recovery_seconds=20,
+    setup=Setup(proxied=("sqs",)),
+    soak=True,
+)
+def receipts_expire(system: System) -> Iterator[str]:
+    """SQS refuses deletes and extensions until it gives the messages out again; then deletes come with the old receipts."""
+    front = system.servers.sqs_front
+    (bridge,) = system.bridges
+    system.moment()
+    front.rules.append(each(UNAVAILABLE, "DeleteMessageBatch", "ChangeMessageVisibilityBatch"))
+    try:
+        system.prove("messages come again", lambda: system.metric(bridge, "bridge_messages_redelivered_total"), 30)
+    finally:
+        front.heal()
+    expired = system.prove("receipts have expired", lambda: system.metric(bridge, "bridge_receipts_expired_total"))
+    yield f"{expired:g} receipts and more expired"
+
+
+@fault(
+    "bridges-two-on-one-queue",
+    "Two bridges share a queue; one that is paused loses its messages to the other, and its late deletes change nothing.",
+    recovery_seconds=15,
+    setup=Setup(bridges=2),
+)
+def two_on_one_queue(system: System) -> Iterator[str]:
+    """One is stopped in the middle of its work for longer than what it holds stays hidden."""
+    victim, other = system.chance.sample(system.bridges, 2)
+    system.prove("both forward", lambda: all(system.metric(name, "bridge_messages_forwarded_total") for name in (victim, other)))
+    system.workload.burst(500)
+    system.prove(f"{victim} holds messages", lambda: system.metric(victim, "bridge_in_flight_messages") >= 10)
+    system.freeze(victim)
+    try:
+        system.prove("the other gets them", lambda: system.metric(other, "bridge_messages_redelivered_total"), 30)
+    finally:
+        system.thaw(victim)
+    yield "SIGSTOP to one of them until the other got its messages, then SIGCONT"
+
+
+@fault(
+    "sqs-delivers-three-times",
+    "A message that SQS gives out three times is forwarded as often and written once.",
+    recovery_seconds=15,
+    setup=Setup(proxied=("sqs",)),
+    soak=True,
+)
+def delivers_three_times(system: System) -> Iterator[str]:
+    """What was received for the first or second time is visible again at once."""
+    (bridge,) = system.bridges
+    front = system.servers.sqs_front
+    front.rules.append(thrice)
+    try:
+        system.rest(5)
+        again = system.prove("they come again", lambda: system.metric(bridge, "bridge_messages_redelivered_total"))
+    finally:
+        front.heal()
+    yield f"{again:g} messages came again"
+
+
+@fault(
+    "fifo-group-with-refused-message",
+    "A message that Kafka refuses for ever holds back its group until SQS puts it aside; other groups flow, order stands.",
+    recovery_seconds=45,
+    setup=Setup(fifo=True, receives_max=3, visibility_seconds=4, messages_per_second=100),
+)
+def group_with_refused_message(system: System) -> Iterator[str]:
+    """The topic's limit is lowered below one message's size."""
+    (bridge,) = system.bridges
+    admin = AdminClient({"bootstrap.servers": system.servers.kafka.bootstrap_servers})
+    limit = ConfigEntry("max.message.bytes", str(SMALL_RECORD_BYTES), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, system.name, incremental_configs=[limit])
+    admin.incremental_alter_configs([resource])[resource].result()
+    system.moment()
+    login = next(iter(made_up_logins(1, 1)))
+    body = json.dumps({**asdict(login), "extra": system.chance.randbytes(2 * SMALL_RECORD_BYTES).hex()})
+    system.workload.send([Message(body, Ending.QUEUE_DEAD_LETTER, (login.ip, login.device_id))])
+    system.prove("Kafka refuses it", lambda: system.metric(bridge, "bridge_messages_refused_total"), 30)
+    system.wait_flowing()
+    system.prove("as often as SQS gives it out", lambda: system.metric(bridge, "bridge_messages_refused_total") >= 3, 60)
+    yield "one message was refused three times; those of other groups came through meanwhile"
