@@ -117,7 +117,7 @@ class GrowthBenchmark:
     def _measure(self, case: Case, update: Update) -> Mapping[str, float]:
         rows = self._records // 2 if case.duplicates else self._records
         topic = self._topic(case)
-        bench = self._bench if not case.rows_before else self._full_table(case.rows_before, update)
+        bench = self._bench if not case.rows_before else self.full_table(case.rows_before, update)
         if not case.rows_before:
             bench.empty_tables()
         figures = run_peer(
@@ -148,7 +148,7 @@ class GrowthBenchmark:
         fill_topic(kafka, topic, case.partitions, messages, self._records, say=self._progress.say)
         return topic
 
-    def _full_table(self, rows: int, update: Update) -> Workbench:
+    def full_table(self, rows: int, update: Update) -> Workbench:
         """The same servers with a database whose table has these rows and no others."""
         bench = self._bench.with_database(f"rows_{rows}")
         with bench.session() as ask:

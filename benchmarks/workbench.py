@@ -106,7 +106,7 @@ class Workbench:
         """The same servers and another database, which is made, with its tables, if it is not there."""
         other = copy(self)
         other._database = name  # noqa: SLF001 - it is one of ours
-        if not self.query("SELECT FROM pg_database WHERE datname = %(name)s", {"name": name}):
+        if not self.query("SELECT 1 FROM pg_database WHERE datname = %(name)s", {"name": name}):
             self.postgres.create_database(name=name)
             other._run("migrate")  # noqa: SLF001
         return other
