@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -37,7 +38,12 @@ class Answer:
 
 
 RESET = Answer(0)
-GARBAGE = Answer(200, b"\0<html>not what was asked for</html>")
+GARBAGE = (
+    Answer(200, b"\0<html>not what was asked for</html>"),
+    Answer(200, b'{"Messages": [{"Body": 7}], "Successful": [{"Id": "99"}], "Failed": [{}]}'),
+    Answer(200, b'{"Messages": [{"MessageId": "cut off he'),
+)
+"""No JSON, JSON of another shape, half of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,12 @@ def first(number: int, operation: str, answer: Answer) -> Rule:
 def each(answer: Answer, *operations: str) -> Rule:
     """Answer each request of these operations so; of all if none is named."""
     return lambda request: answer if not operations or request.operation in operations else None
+
+
+def in_turn(*answers: Answer) -> Rule:
+    """Answer each request by the next of these."""
+    turns = cycle(answers)
+    return lambda _: next(turns)
 
 
 def half_refused(request: Request) -> Answer | None:

@@ -122,7 +122,7 @@ class System:
         with ExitStack() as opening:
             self.dsn = servers.new_database()
             opening.callback(self._drop_database)
-            self.sqs = sqs_client(servers.elasticmq)
+            self.sqs = sqs_client(servers.elasticmq.endpoint_url)
             opening.callback(self._delete_topic)
             self.ledger = Ledger(self.directory / "ledger.sqlite")
             opening.callback(self.ledger.close)

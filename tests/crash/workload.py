@@ -14,7 +14,7 @@ from mypy_boto3_sqs import SQSClient
 
 from crash.ledger import Ledger
 from crash.messages import Message
-from dev_servers.elasticmq import MADE_UP_CREDENTIALS, ElasticMq
+from dev_servers.elasticmq import MADE_UP_CREDENTIALS
 
 BATCH_MESSAGES_MAX = 10
 BATCH_BYTES_MAX = 1_048_576
@@ -22,11 +22,11 @@ GROUPS = 16
 """Message groups of a FIFO queue."""
 
 
-def sqs_client(elasticmq: ElasticMq) -> SQSClient:
+def sqs_client(endpoint_url: str) -> SQSClient:
     """A client that sends each request once: a send repeated by itself would be a message that nobody noted."""
     return boto3.client(
         "sqs",
-        endpoint_url=elasticmq.endpoint_url,
+        endpoint_url=endpoint_url,
         region_name=MADE_UP_CREDENTIALS["AWS_DEFAULT_REGION"],
         aws_access_key_id=MADE_UP_CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=MADE_UP_CREDENTIALS["AWS_SECRET_ACCESS_KEY"],

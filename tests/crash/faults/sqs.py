@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from crash.faults import fault
-from crash.sqs_front import GARBAGE, RESET, Answer, Request, Rule, each, error, half_refused
+from crash.sqs_front import GARBAGE, RESET, Answer, Request, Rule, each, error, half_refused, in_turn
 from crash.system import Setup, System
 
 PROXIED = Setup(proxied=("sqs",))
@@ -97,8 +97,8 @@ def refuses_half_of_a_batch(system: System) -> Iterator[str]:
     soak=True,
 )
 def answers_garbage(system: System) -> Iterator[str]:
-    """HTTP 200, and no JSON."""
-    requests = failing(system, each(GARBAGE))
+    """HTTP 200, and no JSON, or JSON of another shape, or half of an answer, in turn."""
+    requests = failing(system, in_turn(*GARBAGE))
     noticed(system)
     yield f"{requests:g} requests were answered so"
 
