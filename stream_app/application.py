@@ -128,6 +128,7 @@ class StreamApp(faust.App):
             masker,
             Sealer.load(settings.dead_letter_public_keyset_file),
             settings.app_version_encoding,
+            self.metrics.took_step,
         )
         self.partitions = Partitions(
             store=store,

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 import pipeline
 from pipeline.errors import PipelineError, RetryableError
+from stream_app.batch import STEPS, Step
 from stream_app.postgres.errors import RETRY_CLASSES, retry_class
 from stream_app.postgres.pool import StatementResult
 from stream_app.reasons import Reason
@@ -148,6 +149,8 @@ class WorkerMetrics:
         self.fetch_records = histogram("fetch_records", "Records in what one fetch brought of one partition.", ROWS_BUCKETS)
         self.fetch_bytes = histogram("fetch_bytes", "Memory that these records take.", BYTES_BUCKETS)
         self.batches = counter("batches_total", "Micro-batches written, by what closed their window.", ["trigger"])
+        step_seconds = counter("build_step_seconds_total", "Time in each step of building micro-batches.", ["step"])
+        self.step_seconds = {step: step_seconds.labels(step) for step in STEPS}
         self.batch_rows = histogram("batch_rows", "Records in a micro-batch.", ROWS_BUCKETS)
         self.build_seconds = histogram("batch_build_seconds", "Decoding, cleaning and masking a micro-batch.", STATEMENT_BUCKETS)
         self.write_seconds = histogram(
@@ -203,6 +206,10 @@ class WorkerMetrics:
         self.records_received.inc(records)
         self.fetch_records.observe(records)
         self.fetch_bytes.observe(size)
+
+    def took_step(self, step: Step, seconds: float) -> None:
+        """Count the time of a step of building a batch."""
+        self.step_seconds[step].inc(seconds)
 
     def use_keys(self, keys: Iterable[tuple[str, int, bool]]) -> None:
         """Show which keys mask: the keyset's setting, the key's id, whether it is the primary one."""

@@ -3,9 +3,10 @@ from typing import get_args
 
 import psycopg2
 import pytest
-from login_records import masker
+from login_records import PLACE, login, masker, records, sealer
 
 from pipeline.errors import FatalError, RetryableError
+from stream_app.batch import SLICE_RECORDS, STEPS, BatchBuilder, Step
 from stream_app.metrics import DEPENDENCIES, WorkerMetrics
 from stream_app.postgres.errors import RETRY_CLASSES, TlsRefusedError
 from stream_app.postgres.pool import StatementResult
@@ -101,3 +102,17 @@ def test_a_batch_of_delays_falls_into_its_buckets() -> None:
     assert value(metrics, "stream_sent_to_written_seconds_bucket", le="86400.0") == 4
     assert value(metrics, "stream_sent_to_written_seconds_count") == 5
     assert value(metrics, "stream_sent_to_written_seconds_sum") == pytest.approx(1_000_003.11)
+
+
+def test_the_time_of_each_step_is_counted_once_a_slice() -> None:
+    metrics = WorkerMetrics()
+    taken: list[Step] = []
+
+    def took_step(step: Step, seconds: float) -> None:
+        taken.append(step)
+        metrics.took_step(step, seconds)
+
+    count = SLICE_RECORDS + 1
+    BatchBuilder(masker(), sealer(), on_step=took_step).build(PLACE, records([login()] * count), 0, count)
+    assert taken == [*STEPS, *STEPS]
+    assert all((value(metrics, "stream_build_step_seconds_total", step=step) or 0) > 0 for step in STEPS)
