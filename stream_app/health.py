@@ -1,6 +1,6 @@
 """What /livez and /readyz answer.
 
-/livez says whether only a restart can help: the event loop has not moved for a while; a partition has not although all that it
+/livez says whether only a restart can help: the event loop or the consumer's thread has not moved for a while; a partition has not although all that it
 needs answers; the consumer group has told nothing for a while although Kafka answers. Postgres or Kafka being away is no reason:
 a restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being waited for.
 """
@@ -16,6 +16,9 @@ from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partitions import Partitions
 
 LOOP_STUCK_SECONDS = 60.0
+CONSUMER_STUCK_SECONDS = 120.0
+"""More than a question to Kafka may take."""
+
 PARTITION_STUCK_SECONDS = 300.0
 """More than the longest that a write may take that is tried again, with its pauses."""
 
@@ -38,6 +41,7 @@ class WorkerHealth:
         self._away: dict[str, str] = {}
         self._moved: dict[tuple[str, int], tuple[int | None, float]] = {}  # where each partition was seen first, and when
         self._assigned_at = monotonic()
+        self._consumer_moved_at: float | None = None
         self.starting = True
         """Until Kafka has the topic."""
         for dependency in ("kafka", "postgres"):
@@ -52,6 +56,10 @@ class WorkerHealth:
         """It did not; the error's text says why."""
         self._away[dependency] = str(error)
         self._metrics.ready[dependency].set(0)
+
+    def consumer_moves(self) -> None:
+        """The consumer's thread has done something; told every few seconds, whether Kafka answers or not."""
+        self._consumer_moved_at = self._monotonic()
 
     async def beat(self) -> None:
         """Show for ever that the event loop moves, and look whether the partitions do."""
@@ -85,11 +93,13 @@ class WorkerHealth:
         ]
         if stuck:
             details["stuck_partitions"] = stuck
+        consumer_silent = 0.0 if self._consumer_moved_at is None else now - self._consumer_moved_at
+        if consumer_silent >= CONSUMER_STUCK_SECONDS:
+            details["consumer_silent_seconds"] = round(consumer_silent, 1)
         unassigned = now - self._assigned_at
-        missing = unassigned >= ASSIGNMENT_MISSING_SECONDS
-        if missing:
+        if unassigned >= ASSIGNMENT_MISSING_SECONDS:
             details["assignment_missing_seconds"] = round(unassigned, 1)
-        return Health(silent < LOOP_STUCK_SECONDS and not stuck and not missing, details)
+        return Health(silent < LOOP_STUCK_SECONDS and len(details) == 1, details)
 
     def readyz(self) -> Health:
         """503 while anything is waited for: it is named."""

@@ -320,6 +320,7 @@ class BatchConsumer(driver.Consumer):
             if self._stopped.is_set():
                 return
             await self._check_errors()
+            self.app.health.consumer_moves()
             try:
                 ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in partitions])
             except RetryableError as error:

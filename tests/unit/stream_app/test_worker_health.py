@@ -3,7 +3,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from pipeline.errors import RetryableError
-from stream_app.health import ASSIGNMENT_MISSING_SECONDS, BEAT_SECONDS, LOOP_STUCK_SECONDS, PARTITION_STUCK_SECONDS, WorkerHealth
+from stream_app.health import (
+    ASSIGNMENT_MISSING_SECONDS,
+    BEAT_SECONDS,
+    CONSUMER_STUCK_SECONDS,
+    LOOP_STUCK_SECONDS,
+    PARTITION_STUCK_SECONDS,
+    WorkerHealth,
+)
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 
 
@@ -124,6 +131,19 @@ def test_an_assignment_that_is_lost_while_kafka_is_away_does_not() -> None:
     scene.partitions.assigned = False
     scene.health.did_not_answer("kafka", RetryableError("Kafka did not answer"))
     scene.pass_time(ASSIGNMENT_MISSING_SECONDS * 3)
+    assert scene.health.livez().ok
+
+
+def test_a_consumer_whose_thread_stands_still_needs_a_restart() -> None:
+    scene = Scene()
+    scene.health.consumer_moves()
+    scene.waiting = 0
+    scene.pass_time(CONSUMER_STUCK_SECONDS - 1)
+    assert scene.health.livez().ok
+    scene.pass_time(1)
+    assert not scene.health.livez().ok
+    assert scene.health.livez().details["consumer_silent_seconds"] == CONSUMER_STUCK_SECONDS
+    scene.health.consumer_moves()
     assert scene.health.livez().ok
 
 
