@@ -1,8 +1,9 @@
 """What /livez and /readyz answer.
 
-/livez says whether only a restart can help: the event loop or the consumer's thread has not moved for a while; a partition has not although all that it
-needs answers; the consumer group has told nothing for a while although Kafka answers. Postgres or Kafka being away is no reason:
-a restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being waited for.
+/livez says whether only a restart can help: the event loop or the consumer's thread has not moved for a while; a partition has not
+although all that it needs answers; the consumer group has told nothing for a while although Kafka answers. Postgres or Kafka being
+away is no reason: a restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being
+waited for.
 """
 
 import asyncio
