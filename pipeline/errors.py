@@ -30,6 +30,10 @@ class PoisonError(PipelineError):
         self.reason = reason
         self.field = field
 
+    def as_found(self) -> "PoisonError":
+        """The same, to be kept: one that was raised keeps the frames that it passed, and with them every record of its batch."""
+        return PoisonError(self.reason, self.field)
+
 
 class FatalError(PipelineError):
     """Stop: a person has to act. The message is one line and names the setting or command."""

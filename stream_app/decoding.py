@@ -70,7 +70,7 @@ def decode_batch(bodies: Sequence[bytes | None]) -> Decoded:
             try:
                 login, has_extra_keys = _decode_one(body)
             except PoisonError as problem:
-                decoded.problems[index] = problem
+                decoded.problems[index] = problem.as_found()
             else:
                 decoded.logins.append(login)
                 if has_extra_keys:

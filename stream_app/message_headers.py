@@ -89,12 +89,12 @@ def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeade
         try:
             message_id = _message_id(values)
         except PoisonError as problem:
-            headers.problems[index] = problem
+            headers.problems[index] = problem.as_found()
             message_id = None
         try:
             sent_at = _sent_at_ms(values, record.timestamp)
         except PoisonError as problem:
-            headers.problems.setdefault(index, problem)
+            headers.problems.setdefault(index, problem.as_found())
             sent_at = _fallback_sent_at_ms(record)
         headers.message_ids.append(message_id or fallback_message_id(place, record.offset))
         headers.sent_at_ms.append(str(sent_at))

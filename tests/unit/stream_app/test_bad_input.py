@@ -4,8 +4,10 @@ import json
 import time
 
 import pytest
-from login_records import ABSENT, LOGIN, build, login, opener
+from login_records import ABSENT, LOGIN, PLACE, build, login, opener, record
 
+from stream_app.decoding import decode_batch
+from stream_app.message_headers import read_headers
 from stream_app.reasons import Reason
 
 DEEP = 100_000
@@ -232,3 +234,12 @@ def test_of_duplicate_keys_a_bad_last_one_counts(last: str, reason: Reason) -> N
     batch = build([login()[:-1] + f', "device_id": {last}}}'.encode()])
 
     assert [(letter.reason, letter.field) for letter in batch.dead_letters] == [(reason, "device_id")]
+
+
+def test_a_problem_that_is_kept_keeps_no_frames() -> None:
+    """Else all records of its batch stay until garbage is collected: with bodies of 1 MiB, hundreds of MiB."""
+    wrong = [record(b"x", headers_=(("message-id", b"x"), ("sent-at", b"x"))), record(b"{}", 1, headers_=(("sent-at", b"x"),))]
+    problems = [*decode_batch([b"x", b"", login(), b"[]"]).problems.values(), *read_headers(PLACE, wrong).problems.values()]
+
+    assert len(problems) == 5
+    assert {(problem.__traceback__, problem.__context__) for problem in problems} == {(None, None)}
