@@ -199,7 +199,6 @@ def bad_input_1_percent(system: System) -> Iterator[str]:
     "Each message that can't be a row is a dead letter with its reason and field; the others are rows.",
     recovery_seconds=20,
     setup=Setup(bad_share=0.5),
-    fast=True,
 )
 def bad_input_50_percent(system: System) -> Iterator[str]:
     """Of every kind, every second one, at full speed."""

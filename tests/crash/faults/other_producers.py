@@ -76,6 +76,7 @@ def _strange_ones(producer: TopicProducer, logins: Iterator[MadeUpLogin]) -> int
     "Whoever wrote a record, with whatever codec and headers: it ends as one row or one dead letter. What a transaction took back"
     " was never there.",
     recovery_seconds=15,
+    fast=True,
 )
 def other_producers(system: System) -> Iterator[str]:
     """Every codec; headers missing, strange, wrong; tombstones; transactions that are committed, and some that are aborted."""
@@ -116,6 +117,7 @@ def duplicates(system: System) -> Iterator[str]:
         producer.repeat(everywhere[::-1] if partition % 2 else everywhere, sent_at_ms, partition=partition)
     for worker in workers:
         system.start_worker(worker)
+    system.processes.wait_ready(*workers)
     superfluous = len(again) * (TIMES - 1) + len(everywhere) * (len(system.log_ends()) - 1)
     system.prove(
         "all the superfluous ones were skipped",
