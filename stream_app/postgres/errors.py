@@ -91,7 +91,17 @@ _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]]
     (re.compile(r"Connection refused"), RetryableError, "nobody listens at host and port of POSTGRES_DSN"),
     (re.compile(r"timeout expired|timed out"), RetryableError, "Postgres doesn't answer: are host and port of POSTGRES_DSN right?"),
     (re.compile(r"FATAL: +([^\n]+)"), RetryableError, "Postgres refuses the connection: {0}"),
-    (re.compile(r"server closed the connection|connection already closed"), RetryableError, "the connection was closed"),
+    (re.compile(r"server closed the connection|(?:connection|cursor) already closed"), RetryableError, "the connection was closed"),
+)
+
+# The class that such a text stands for: with no code, only the server's words tell a refused login from a server that is full.
+_SESSION_REFUSED: Final = (
+    (
+        re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|FATAL: +role .* (?:does not exist|to log in)"),
+        "28",
+    ),
+    (re.compile(r"FATAL: +(?:sorry, too many clients|too many connections|remaining connection slots)"), "53"),
+    (re.compile(r"FATAL: +(?:the database system is|terminating connection)"), "57"),
 )
 
 _CALL_REFUSED: Final = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.IntegrityError, psycopg2.NotSupportedError)
@@ -124,6 +134,8 @@ def retry_class(error: RetryableError) -> str:
     if isinstance(error, TlsRefusedError):
         return "tls"
     code = getattr(cause, "pgcode", None)
+    if code is None and isinstance(cause, psycopg2.Error):
+        code = next((class_ for pattern, class_ in _SESSION_REFUSED if pattern.search(str(cause))), None)
     return code[:2] if code is not None and code[:2] in RETRY_CLASSES else "none"
 
 

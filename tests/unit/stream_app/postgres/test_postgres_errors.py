@@ -5,7 +5,7 @@ import pytest
 from psycopg2 import errors as sqlstate
 
 from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
-from stream_app.postgres.errors import ROW_REFUSED, RowRefusedError, translate
+from stream_app.postgres.errors import ROW_REFUSED, RowRefusedError, retry_class, translate
 from stream_app.reasons import Reason
 
 VALUE = "203.0.113.7"
@@ -95,6 +95,31 @@ def test_connection_without_sqlstate_is_told_by_what_the_server_says(text: str, 
     assert says in str(translated)
     assert VALUE not in str(translated)
     assert "\n" not in str(translated)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('FATAL:  password authentication failed for user "u"\n', "28"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "u", database "d", no encryption\n', "28"),
+        ('FATAL:  role "u" does not exist\n', "28"),
+        ('FATAL:  role "u" is not permitted to log in\n', "28"),
+        ("fe_sendauth: no password supplied\n", "28"),
+        ("FATAL:  sorry, too many clients already\n", "53"),
+        ('FATAL:  too many connections for role "u"\n', "53"),
+        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute\n", "53"),
+        ("FATAL:  the database system is shutting down\n", "57"),
+        ("Connection refused\n", "none"),
+        ("server closed the connection unexpectedly\n", "none"),
+    ],
+)
+def test_a_refused_session_is_counted_under_the_class_that_its_text_stands_for(text: str, expected: str) -> None:
+    """Else the alert about a refused login, which asks for class 28, is silent: psycopg2 tells no code before a session stands."""
+    error = psycopg2.OperationalError(FAILED + text)
+    translated = translate(error)
+    translated.__cause__ = error
+    assert isinstance(translated, RetryableError)
+    assert retry_class(translated) == expected
 
 
 @pytest.mark.parametrize("kind", [psycopg2.InterfaceError, psycopg2.DatabaseError])
