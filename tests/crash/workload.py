@@ -92,6 +92,7 @@ class Workload:
         self._source = source
         self._chance = chance
         self._sending = threading.Lock()  # one batch at a time: the order of a message group is the order of sending
+        self._drawing = threading.Lock()  # a generator serves one thread at a time
         self._turn = threading.Lock()  # held from looking at the rate until what it asks for is sent
         self._stopping = threading.Event()
         self._error: BaseException | None = None
@@ -128,7 +129,9 @@ class Workload:
 
     def burst(self, number: int) -> list[str]:
         """Send so many of the source's messages now."""
-        return self.send(list(islice(self._source, number)))
+        with self._drawing:
+            messages = list(islice(self._source, number))
+        return self.send(messages)
 
     def _run(self) -> None:
         due = 0.0

@@ -102,6 +102,7 @@ def one_to_four_to_two(system: System) -> Iterator[str]:
     """Each of four writes; then two are stopped."""
     for _ in range(3):
         system.start_worker()
+    system.processes.wait_ready()
     system.prove(
         "each of four has a partition", lambda: [len(partitions_of(system, name)) for name in system.workers] == [1] * 4, 60
     )
