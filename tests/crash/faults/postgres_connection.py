@@ -1,0 +1,78 @@
+"""The way to Postgres: cut before, while and after a statement is carried out, or silent."""
+
+from collections.abc import Iterator
+
+from crash.faults import fault
+from crash.faults.postgres import QUICK_TIMEOUTS, REBALANCES, RETRIES, prove_retries, total
+from crash.proxy import Moment
+from crash.system import Setup, System
+
+PROXIED = Setup(proxied=("postgres",))
+PROXIED_QUICK = Setup(proxied=("postgres",), settings=QUICK_TIMEOUTS)
+CUTS = 5
+
+
+def _is_write(chunk: bytes) -> bool:
+    return b"WITH moved AS" in chunk
+
+
+def _cut(system: System, moment: Moment) -> None:
+    """Cut the connection of some writes, one after the other."""
+    system.moment()
+    trap = system.servers.postgres_proxy.trap(_is_write, moment, CUTS)
+    try:
+        system.prove(f"{CUTS} writes were cut", lambda: trap.sprung == CUTS)
+    finally:
+        system.servers.postgres_proxy.heal()
+
+
+@fault("postgres-cut-before-the-write", "A write that did not reach Postgres is sent again.", recovery_seconds=15, setup=PROXIED)
+def cut_before(system: System) -> Iterator[str]:
+    """The server never sees it."""
+    _cut(system, Moment.BEFORE_FORWARDING)
+    yield f"{CUTS} writes were cut off before the server had them"
+
+
+@fault(
+    "postgres-cut-during-the-write", "Whether a write was carried out is asked, not guessed.", recovery_seconds=15, setup=PROXIED
+)
+def cut_during(system: System) -> Iterator[str]:
+    """The server has the statement, and nobody is there for its answer: it may commit now, or later, or not."""
+    _cut(system, Moment.AFTER_FORWARDING)
+    yield f"{CUTS} writes were cut off while the server had them"
+
+
+@fault(
+    "postgres-cut-after-the-commit",
+    "A write whose answer was lost is found to be in, and not written again.",
+    recovery_seconds=15,
+    setup=PROXIED,
+)
+def cut_after(system: System) -> Iterator[str]:
+    """The server has committed and said so; the worker does not hear it."""
+    _cut(system, Moment.AFTER_THE_ANSWER)
+    yield f"{CUTS} writes were cut off after the server had answered"
+    assert total(system, "stream_duplicates_skipped_total") == 0, "the fence refuses the second write as a whole"
+
+
+@fault(
+    "postgres-silent",
+    "A silent network is given up in time; a statement that arrives after its sender gave it up counts once.",
+    recovery_seconds=20,
+    setup=PROXIED_QUICK,
+)
+def silent(system: System) -> Iterator[str]:
+    """Nothing is passed on for longer than the worker waits. At the end everything arrives late, as TCP would have it."""
+    proxy = system.servers.postgres_proxy
+    rebalances = total(system, REBALANCES)
+    before = total(system, RETRIES, sqlstate_class="none")
+    system.moment()
+    proxy.fall_silent()
+    try:
+        system.prove("a statement is held back", lambda: proxy.held_bytes > 0)
+        prove_retries(system, before, sqlstate_class="none")
+        system.rest(3)
+    finally:
+        proxy.heal()
+    yield f"{proxy.held_bytes:,} bytes were held back, and no answer came in time"
+    assert total(system, REBALANCES) == rebalances, "the workers stayed in their group"
