@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from benchmarks.meter import Meter
-from benchmarks.peer import Peer
+from benchmarks.peer import Peer, Servers
 from benchmarks.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 from benchmarks.report import Quantity
 from benchmarks.session import NoFiguresError, Update
 from benchmarks.topics import REQUEST_SECONDS, LogEnds, make_topic, remove_topic
-from benchmarks.workbench import Workbench
+from benchmarks.workbench import VISIBILITY_SECONDS, Workbench
 from dev_servers.process import ChildProcess, log_tail
 
 PARTITIONS = 4
@@ -62,14 +62,20 @@ def run_queue_peer(bench: Workbench, peer: Peer, bodies: Sequence[str], on_progr
     kafka = bench.kafka.bootstrap_servers
     topic = f"bridge-{time.time_ns()}"
     make_topic(kafka, topic, PARTITIONS)
-    fill_queue(bench.elasticmq.queue_url, bodies)
+    # A queue of its own: the server hands messages to the requests that the last peer left open, to be seen again much later.
+    with RawQueue(bench.elasticmq.queue_url) as queue:
+        queue_url = queue.create(topic, VISIBILITY_SECONDS)
+    fill_queue(queue_url, bodies)
     started_at = time.time()
-    child = bench.launch(peer.name, peer.command(bench.servers(topic, PARTITIONS)))
+    servers = bench.servers(topic, PARTITIONS, queue_url)
+    child = bench.launch(peer.name, peer.command(servers))
     try:
         with Meter({"peer": child.pid, **bench.pids}) as meter:
-            ended_at = _wait_until_moved(bench, child, topic, len(bodies), on_progress)
+            ended_at = _wait_until_moved(servers, child, len(bodies), on_progress)
     finally:
         child.stop()
+        with RawQueue(queue_url) as queue:
+            queue.remove()
     began_at = _check(kafka, topic, bodies)
     remove_topic(kafka, topic)
     span = (began_at, ended_at)
@@ -85,11 +91,11 @@ def run_queue_peer(bench: Workbench, peer: Peer, bodies: Sequence[str], on_progr
     }
 
 
-def _wait_until_moved(bench: Workbench, child: ChildProcess, topic: str, messages: int, on_progress: Update) -> float:
+def _wait_until_moved(servers: Servers, child: ChildProcess, messages: int, on_progress: Update) -> float:
     """Until the topic holds them and the queue holds none; when that was seen."""
     moved, left = 0, messages
     began_at = changed_at = time.monotonic()
-    with LogEnds(bench.kafka.bootstrap_servers, topic) as ends, RawQueue(bench.elasticmq.queue_url) as queue:
+    with LogEnds(servers.kafka_bootstrap_servers, servers.topic) as ends, RawQueue(servers.sqs_queue_url) as queue:
         while left:
             found, now = sum(ends.read().values()), time.monotonic()
             before = moved, left

@@ -78,17 +78,21 @@ class Workbench:
         """Stop all servers."""
         stop_together(list(self._servers.values()))
 
-    def servers(self, topic: str, partitions: int) -> Servers:
-        """What one run is given; each run has a consumer group and a scratch directory of its own."""
+    def servers(self, topic: str, partitions: int, queue_url: str = "") -> Servers:
+        """What one run is given; each run has a consumer group and a scratch directory of its own.
+
+        ``queue_url`` is that of a queue of its own, else the login queue's.
+        """
         self._runs += 1
         scratch = Path(tempfile.mkdtemp(prefix="run-", dir=self.directory))
         group = f"benchmark-{secrets.token_hex(4)}"
         queue = "elasticmq" in self._servers
+        queue_url = queue_url or (self.elasticmq.queue_url if queue else "")
         return Servers(
             kafka_bootstrap_servers=self.kafka.bootstrap_servers,
             postgres_dsn=self.dsn if "postgres" in self._servers else "",
             sqs_endpoint_url=self.elasticmq.endpoint_url if queue else "",
-            sqs_queue_url=self.elasticmq.queue_url if queue else "",
+            sqs_queue_url=queue_url,
             topic=topic,
             partitions=partitions,
             consumer_group=group,
@@ -99,6 +103,7 @@ class Workbench:
                 "KAFKA_TOPIC": topic,
                 "KAFKA_TOPIC_PARTITIONS": str(partitions),
                 "CONSUMER_GROUP": group,
+                **({"SQS_QUEUE_URL": queue_url} if queue else {}),
             },
         )
 

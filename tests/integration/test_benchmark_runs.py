@@ -13,7 +13,6 @@ from benchmarks.growth import GrowthBenchmark
 from benchmarks.limit_run import run_limit
 from benchmarks.peer import Peer, Servers
 from benchmarks.queue_run import fill_queue, run_queue_peer
-from benchmarks.raw_queue import RawQueue
 from benchmarks.session import NoFiguresError, Progress
 from benchmarks.topic_run import run_peer
 from benchmarks.topics import log_ends
@@ -119,8 +118,6 @@ def test_our_bridge_has_figures(bench: Workbench, bodies: Sequence[str]) -> None
     figures = run_queue_peer(bench, our_bridge(MESSAGES), bodies, lambda _: None)
     assert 10 < figures["messages_per_second"] < 100_000
     assert 1 < figures["cpu_us"] < 100_000
-    with RawQueue(bench.elasticmq.queue_url) as queue:
-        assert queue.size() == 0
 
 
 PRODUCE = """
