@@ -25,6 +25,7 @@ LOGGING = (
 
 PROPERTIES: Mapping[str, str] = {
     "process.roles": "broker,controller",
+    "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "PLAINTEXT",

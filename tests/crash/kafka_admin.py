@@ -1,10 +1,9 @@
-"""What a Kafka operator does to topic, group and brokers, from outside of the pipeline."""
+"""What a Kafka operator does to the topic and the group, from outside of the pipeline."""
 
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, ElectionType, KafkaError, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -13,7 +12,6 @@ from confluent_kafka.admin import (
     NewPartitions,
     ResourceType,
 )
-from confluent_kafka.cimpl import NewTopic
 
 SECONDS = 15.0
 
@@ -39,30 +37,6 @@ class KafkaAdmin:
     def add_partitions(self, total: int) -> None:
         """So that there are so many."""
         self._admin.create_partitions([NewPartitions(self.topic, total)])[self.topic].result(SECONDS)
-
-    def delete(self) -> None:
-        """Delete the topic."""
-        self._admin.delete_topics([self.topic])[self.topic].result(SECONDS)
-
-    def make(self, partitions: int, replicas: int = 1) -> None:
-        """Make the topic anew."""
-        topic = NewTopic(self.topic, num_partitions=partitions, replication_factor=replicas)
-        self._admin.create_topics([topic])[self.topic].result(SECONDS)
-
-    def partitions(self) -> Mapping[int, Any]:
-        """By number, with ``.leader`` and ``.isr``."""
-        topic = self._admin.describe_topics(TopicCollection([self.topic]))[self.topic].result(SECONDS)
-        return {partition.id: partition for partition in topic.partitions}
-
-    def elect_preferred_leaders(self) -> None:
-        """Give every partition of the cluster back to the node that should lead it."""
-        for error in self._admin.elect_leaders(ElectionType.PREFERRED).result(SECONDS).values():
-            if error is not None and error.args[0].code() != KafkaError.ELECTION_NOT_NEEDED:
-                raise error
-
-    def coordinator(self) -> int:
-        """The id of the node that coordinates the group."""
-        return int(self._admin.describe_consumer_groups([self.group])[self.group].result(SECONDS).coordinator.id)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Set the group's offsets. Only while nobody is in it."""
