@@ -56,7 +56,7 @@ soak: install ## faults by chance under load for MINUTES=NUMBER, SEED=NUMBER as 
 	PYTHONPATH=tests $(BIN)/python -m crash soak --minutes '$(or $(MINUTES),10)'$(if $(SEED), --seed '$(SEED)')
 
 .PHONY: bench
-bench: install ## every benchmark, and peers that are there; one table, and a file in benchmarks/results; half an hour
+bench: install ## every benchmark, and peers that are there; one table, and a file in benchmarks/results; an hour or so
 	$(BIN)/python -m benchmarks $(OPTIONS)
 
 .PHONY: bench-worker
