@@ -30,11 +30,12 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     LOG_FORMAT=json \
     WEB_BIND=0.0.0.0 \
-    BRIDGE_WEB_BIND=0.0.0.0
+    BRIDGE_WEB_BIND=0.0.0.0 \
+    MONITOR_WEB_BIND=0.0.0.0
 
 # Nothing is written anywhere: run it with a read-only root file system.
 WORKDIR /app
 USER 10001:10001
-EXPOSE 6060 6066
+EXPOSE 6060 6066 6090
 STOPSIGNAL SIGTERM
 CMD ["faust", "-A", "stream_app", "worker"]

@@ -34,6 +34,7 @@ check: install ## lint, format, types, import contracts, and that locks and gene
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m tools.locks --check
 	$(BIN)/python -m tools.settings_reference --check
+	$(BIN)/python -m tools.boards --check
 
 .PHONY: test
 test: install ## all tests, against real Kafka, SQS and Postgres servers that they start themselves
@@ -98,6 +99,10 @@ lock: install ## after a change of dependencies in pyproject.toml: compile both 
 .PHONY: reference
 reference: install ## after a change of a setting: write docs/reference/settings.md and .env.example
 	$(BIN)/python -m tools.settings_reference
+
+.PHONY: boards
+boards: install ## after a change in tools/boards: write grafana/dashboards
+	$(BIN)/python -m tools.boards
 
 .PHONY: format
 format: install ## put the code into ruff's form

@@ -1,5 +1,6 @@
-"""What docker-compose's Postgres runs when it makes its database, on a real Postgres: the worker's login and its rights."""
+"""What docker-compose's Postgres runs when it makes its database, on a real Postgres: two logins and their rights."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 import yaml
 from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn, parse_dsn
+from pydantic import SecretStr
 
 from dev_servers.postgres import Postgres, _bin
-from stream_app.postgres.connection import WRITER, connect
+from stream_app.postgres.connection import MONITOR, WRITER, connect
 from stream_app.postgres.migrations import migrate
 from stream_app.postgres.settings import PostgresSettings
 
@@ -27,7 +29,7 @@ def compose_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
     directory = tmp_path_factory.mktemp("compose-postgres")
     password = directory / "worker-password"
     password.write_text("made-up-'worker'-password\n")
-    statements = ROLES.read_text().replace("/secrets/worker/postgres-password", str(password))
+    statements = re.sub(r"/secrets/(worker|monitor)/postgres-password", str(password), ROLES.read_text())
     with Postgres(directory / "server") as server:
         database = server.create_database(name="login_stream")
         subprocess.run(
@@ -47,6 +49,15 @@ def test_the_worker_logs_in_by_its_password_file_and_takes_the_writers_role(comp
             "INSERT INTO stream_positions (consumer_group, topic, partition, next_offset, epoch, owner)"
             " VALUES ('group', 'logins', 0, 0, 1, 'test')"
         )
+
+
+def test_the_monitor_logs_in_and_sees_counts_only(compose_postgres: PostgresSettings) -> None:
+    assert compose_postgres.postgres_dsn is not None
+    dsn = make_dsn(**{**parse_dsn(compose_postgres.postgres_dsn.get_secret_value()), "user": "monitor"})
+    monitor = compose_postgres.model_copy(update={"postgres_dsn": SecretStr(dsn)})
+    with connect(monitor, role=MONITOR, application_name="test") as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT session_user, current_user, (SELECT count(*) FROM (SELECT reason FROM dead_letters) AS letters)")
+        assert cursor.fetchone() == ("monitor", MONITOR, 0)
 
 
 @pytest.mark.parametrize(

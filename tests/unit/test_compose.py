@@ -21,6 +21,7 @@ from dev_servers.kafka import PROPERTIES
 from pipeline.settings import KafkaSettings, Settings, load
 from stream_app.commands.keys import DEAD_LETTER_PRIVATE, KEYSET_FILES
 from stream_app.masking import keysets
+from stream_app.monitor.settings import MonitorSettings
 from stream_app.postgres.settings import PostgresSettings
 from stream_app.settings import WorkerSettings
 from tools import settings_reference
@@ -40,6 +41,7 @@ KNOWN_VARIABLES = {
     "logins": {"SQS_QUEUE_URL"} | BOTO3_VARIABLES,
     "migrate": settings_reference.variables(PostgresSettings),
     "worker": settings_reference.variables(WorkerSettings),
+    "monitor": settings_reference.variables(MonitorSettings),
 }
 PROMETHEUS: dict[str, Any] = yaml.safe_load((PROJECT / "prometheus" / "prometheus.yml").read_text())
 
@@ -152,7 +154,8 @@ def test_every_variable_is_one_that_the_service_reads(service: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "settings"), [("bridge", BridgeSettings), ("worker", WorkerSettings), ("migrate", PostgresSettings)]
+    ("service", "settings"),
+    [("bridge", BridgeSettings), ("worker", WorkerSettings), ("monitor", MonitorSettings), ("migrate", PostgresSettings)],
 )
 def test_our_services_get_valid_settings(
     service: str, settings: type[Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -229,6 +232,7 @@ def test_ports_on_this_machine_are_those_that_the_settings_default_to() -> None:
     [
         ("bridge", BridgeSettings.model_fields["bridge_web_port"].default),
         ("worker", WorkerSettings.model_fields["web_port"].default),
+        ("monitor", MonitorSettings.model_fields["monitor_web_port"].default),
     ],
 )
 def test_health_checks_and_prometheus_ask_the_port_that_the_process_serves(service: str, default: int) -> None:
@@ -283,7 +287,7 @@ def test_the_worker_has_only_the_keysets_that_it_needs() -> None:
 def made_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the service `secrets` leaves after it ran twice, with the files of the first run beside, as `first`."""
     root = tmp_path_factory.mktemp("compose")
-    for directory in ("secrets/worker", "secrets/operator", "tmp"):
+    for directory in ("secrets/worker", "secrets/operator", "secrets/monitor", "tmp"):
         (root / directory).mkdir(parents=True)
     run_secrets(root)
     first = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "secrets").rglob("*") if path.is_file()}
@@ -307,10 +311,11 @@ def test_secrets_are_made_once_and_kept(made_secrets: Path) -> None:
         f"secrets/operator/{DEAD_LETTER_PRIVATE.name}",
         "secrets/worker/postgres-password",
         "secrets/operator/postgres-password",
+        "secrets/monitor/postgres-password",
     }
     assert {name: (made_secrets / name).read_text() for name in first} == first
     passwords = {text for name, text in first.items() if name.endswith("postgres-password")}
-    assert len(passwords) == 2
+    assert len(passwords) == 3
     assert all(len(password.strip()) >= 32 for password in passwords)
 
 

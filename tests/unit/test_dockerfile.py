@@ -14,6 +14,7 @@ import pytest
 from packaging.specifiers import SpecifierSet
 
 from bridges.settings import BridgeSettings
+from stream_app.monitor.settings import MonitorSettings
 from stream_app.settings import WorkerSettings
 from tools import settings_reference
 
@@ -111,7 +112,7 @@ def test_only_what_is_copied_reaches_the_builder() -> None:
 
 
 def test_its_variables_are_known_settings() -> None:
-    assert variables().keys() - PYTHON_VARIABLES <= settings_reference.variables(BridgeSettings, WorkerSettings)
+    assert variables().keys() - PYTHON_VARIABLES <= settings_reference.variables(BridgeSettings, WorkerSettings, MonitorSettings)
 
 
 def test_no_variable_or_build_argument_holds_a_secret() -> None:
@@ -120,7 +121,11 @@ def test_no_variable_or_build_argument_holds_a_secret() -> None:
 
 
 def test_the_ports_it_tells_are_the_defaults() -> None:
-    defaults = {BridgeSettings.model_fields["bridge_web_port"].default, WorkerSettings.model_fields["web_port"].default}
+    defaults = {
+        BridgeSettings.model_fields["bridge_web_port"].default,
+        WorkerSettings.model_fields["web_port"].default,
+        MonitorSettings.model_fields["monitor_web_port"].default,
+    }
     assert {int(port) for arguments in of("EXPOSE") for port in arguments.split()} == defaults
 
 

@@ -11,13 +11,27 @@ from bridges.settings import BridgeSettings
 from stream_app import commands
 from stream_app.commands.command import cli
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.monitor.metrics import MonitorMetrics
+from stream_app.monitor.settings import MonitorSettings
 from stream_app.settings import WorkerSettings
 from tools import settings_reference
 
 PROJECT = Path(__file__).parents[2]
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 PAGES_FROM_CODE = {settings_reference.PAGE}
-SETTING_PREFIXES = ("BRIDGE_", "BUFFER_", "KAFKA_", "LOG_", "MASKING_", "POSTGRES_", "SQS_", "WEB_", "WINDOW_")
+SETTING_PREFIXES = (
+    "BRIDGE_",
+    "BUFFER_",
+    "FRESHNESS_",
+    "KAFKA_",
+    "LOG_",
+    "MASKING_",
+    "MONITOR_",
+    "POSTGRES_",
+    "SQS_",
+    "WEB_",
+    "WINDOW_",
+)
 
 
 def name(page: Path) -> str:
@@ -37,9 +51,10 @@ def metrics() -> set[str]:
     worker = WorkerMetrics()
     partition = PartitionGauges("logins", 0, 0, 0, None, 0, 0, stopped=False, paused=False)
     worker.serve_partitions(lambda: [partition], lambda: 0.0)
+    worker.use_keys([("MASKING_KEYSET_FILE", 1, True)])
     return {
         sample.name
-        for registry in (worker.registry, BridgeMetrics().registry)
+        for registry in (worker.registry, BridgeMetrics().registry, MonitorMetrics().registry)
         for metric in registry.collect()
         for sample in metric.samples
     }
@@ -74,7 +89,7 @@ def test_make_targets_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_metrics_exist(page: Path) -> None:
-    named = set(re.findall(r"\b(?:bridge|stream)_[a-z_]+_[a-z]+\b", page.read_text()))
+    named = set(re.findall(r"\b(?:bridge|stream|monitor)_[a-z_]+_[a-z]+\b", page.read_text()))
     tables_roles_and_packages = set(re.findall(r"\b(?:stream_[a-z_]+|bridge_[a-z_]+)\b", sql())) | {"stream_app"}
     assert {word for word in named - metrics() if word not in source()} - tables_roles_and_packages == set()
 
@@ -95,7 +110,7 @@ def test_log_events_and_metrics_of_the_runbook_exist() -> None:
 def test_settings_exist(page: Path) -> None:
     named = {word for word in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", code(page)) if word.startswith(SETTING_PREFIXES)}
     others = {word for word in named if f'"{word}"' in source()}  # such as the one that a single command reads
-    assert named - others <= settings_reference.variables(BridgeSettings, WorkerSettings)
+    assert named - others <= settings_reference.variables(BridgeSettings, WorkerSettings, MonitorSettings)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

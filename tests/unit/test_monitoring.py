@@ -1,63 +1,343 @@
-"""What Prometheus scrapes and what Grafana shows, held to the code and to docker-compose.yml."""
+"""What Prometheus scrapes, what boards show, what pages people: held to the code, to docker-compose.yml and to the runbook."""
 
 import json
 import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client import CollectorRegistry
 
 from bridges.metrics import BridgeMetrics
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.monitor.metrics import MonitorMetrics
+from tools.boards import __main__ as boards
 
 PROJECT = Path(__file__).parents[2]
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())["services"]
 PROMETHEUS: dict[str, Any] = yaml.safe_load((PROJECT / "prometheus" / "prometheus.yml").read_text())
+RULES: list[dict[str, Any]] = [
+    rule
+    for file in sorted((PROJECT / "prometheus" / "rules").glob("*.yml"))
+    for group in yaml.safe_load(file.read_text())["groups"]
+    for rule in group["rules"]
+]
+RECORDED = {rule["record"] for rule in RULES if "record" in rule}
+ALERTS = [rule for rule in RULES if "alert" in rule]
+RULE_TESTS = [
+    test for file in sorted((PROJECT / "prometheus" / "tests").glob("*.yml")) for test in yaml.safe_load(file.read_text())["tests"]
+]
 BOARDS = sorted((PROJECT / "grafana" / "dashboards").glob("*.json"))
+RUNBOOK = (PROJECT / "docs" / "runbook.md").read_text()
+
+register_default_plugins()
+
+OURS = r"(?:bridge|stream|monitor|process|python)_[a-z_]+"
+OF_PROMETHEUS = {"up", "ALERTS"}
+
+NOT_SHOWN = {
+    "bridge_last_poll_timestamp_seconds": "for a look at /metrics: the rate of requests shows it over time",
+    "bridge_last_acknowledged_timestamp_seconds": "likewise: the rate of what is forwarded",
+    "stream_partition_log_end_offset": "the worker's own view; boards show the monitor's",
+    "process_virtual_memory_bytes": "says nothing on Linux: resident memory is shown",
+    "python_info": "the version of Python, for a look at /metrics",
+    "python_gc_objects_collected_total": "for whoever hunts a leak, with the next two",
+    "python_gc_objects_uncollectable_total": "likewise",
+    "python_gc_collections_total": "likewise",
+}
+"""Metrics of the code that no board and no rule asks for, and why."""
 
 
 def registries() -> list[CollectorRegistry]:
-    """Both processes' metrics, the worker's with one partition."""
+    """Every process's metrics, with one partition, a key and what the monitor learns from Postgres."""
     worker = WorkerMetrics()
-    partition = PartitionGauges(
-        topic="logins",
-        partition=0,
-        next_offset=1,
-        log_end_offset=2,
-        oldest_unwritten_seconds=1.0,
-        buffered_records=1,
-        buffered_bytes=1,
-        stopped=False,
-        paused=False,
-    )
-    worker.serve_partitions(lambda: [partition], lambda: 2.0)
-    return [BridgeMetrics().registry, worker.registry]
+    worker.serve_partitions(lambda: [PartitionGauges("logins", 0, 1, 2, 1.0, 1, 1, stopped=False, paused=False)], lambda: 2.0)
+    worker.use_keys([("MASKING_KEYSET_FILE", 1, True)])
+    monitor = MonitorMetrics()
+    monitor.reveals.by_field = {}
+    for gauge in (
+        monitor.log_start_offset,
+        monitor.log_end_offset,
+        monitor.next_offset,
+        monitor.lag_records,
+        monitor.lag_seconds,
+    ):
+        gauge.labels("logins", "0")
+    monitor.table_bytes.labels("user_logins")
+    return [BridgeMetrics().registry, worker.registry, monitor.registry]
 
 
+@cache
 def series() -> dict[str, list[dict[str, str]]]:
-    """The label sets by name of every series that is there from the start."""
-    found: dict[str, list[dict[str, str]]] = {"up": [{"job": job["job_name"]} for job in PROMETHEUS["scrape_configs"]]}
+    """The label sets by name of every series that a scrape brings."""
+    found: dict[str, list[dict[str, str]]] = {}
     for registry in registries():
         for metric in registry.collect():
             for sample in metric.samples:
-                found.setdefault(sample.name, []).append(dict(sample.labels))
+                if not sample.name.endswith("_created"):
+                    found.setdefault(sample.name, []).append({"job": "", "instance": "", **sample.labels})
     return found
+
+
+def named(expression: str) -> list[tuple[str, str]]:
+    """The metrics that an expression names, each with its matchers."""
+    return re.findall(rf"(?<![\w:])({OURS})\b(?![:(])(?:{{([^}}]*)}})?", expression)
+
+
+def content(board: Path) -> dict[str, Any]:
+    return dict(json.loads(board.read_text()))
 
 
 def panels(board: Path) -> list[dict[str, Any]]:
     """A board's panels that show something."""
-    return [panel for panel in json.loads(board.read_text())["panels"] if panel["type"] != "row"]
+    return [panel for panel in content(board)["panels"] if panel["type"] != "row"]
 
 
-def queries(board: Path) -> list[str]:
-    """Each PromQL expression of a board."""
+def board_queries(board: Path) -> list[str]:
     return [target["expr"] for panel in panels(board) for target in panel["targets"]]
 
 
+def all_expressions() -> Iterator[str]:
+    """Each PromQL expression that we have."""
+    for board in BOARDS:
+        yield from board_queries(board)
+        for variable in content(board)["templating"]["list"]:
+            if variable["type"] == "query":
+                yield variable["query"]["query"]
+    for rule in RULES:
+        yield rule["expr"]
+
+
+def lost(before: Any, after: Any, path: str = "") -> list[str]:
+    """Where ``after`` has not what ``before`` has; it may have more."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [place for key in before for place in lost(before[key], after.get(key), f"{path}/{key}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return [
+            place for n, (one, other) in enumerate(zip(before, after, strict=True)) for place in lost(one, other, f"{path}/{n}")
+        ]
+    return [] if before == after else [path]
+
+
+# Names
+
+
+@pytest.mark.parametrize("expression", sorted(set(all_expressions())))
+def test_every_metric_that_is_asked_for_exists_with_its_labels(expression: str) -> None:
+    known = series()
+    for name, matchers in named(expression):
+        assert name in known
+        for label, operator, value in re.findall(r'(\w+)(=~|=|!=)"([^"]*)"', matchers):
+            values = {labels.get(label) for labels in known[name]}
+            assert None not in values, f"{name} has no label {label}"
+            if operator == "=" and label not in {"job", "instance"}:
+                assert value in values
+            if operator == "=~" and "$" not in value and label not in {"job", "instance"}:
+                assert set(value.split("|")) <= values
+    for recorded in re.findall(r"\b(?:pipeline|topic_partition):[a-z_]+:[a-z0-9]+\b", expression):
+        assert recorded in RECORDED
+
+
+def test_every_metric_of_the_code_is_asked_for_or_has_a_reason_why_not() -> None:
+    asked = {name for expression in all_expressions() for name, _ in named(expression)}
+    families = {re.sub(r"_(?:bucket|sum|count)$", "", name) for name in asked}
+    unasked = {name for name in series() if name not in asked and re.sub(r"_(?:bucket|sum|count)$", "", name) not in families}
+    assert unasked == NOT_SHOWN.keys()
+
+
+def test_every_recorded_expression_is_asked_for() -> None:
+    expressions = "\n".join(all_expressions())
+    assert {name for name in RECORDED if not re.search(rf"(?<![\w:]){name}(?![\w:])", expressions)} == set()
+
+
+# Boards
+
+
+def test_boards_are_what_the_code_says() -> None:
+    assert boards.main(["--check"]) == 0, "run `make boards`"
+
+
+def test_a_board_that_was_edited_or_that_no_code_makes_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(boards, "DIRECTORY", tmp_path / "grafana" / "dashboards")
+    boards.DIRECTORY.mkdir(parents=True)
+    assert boards.main(["--check"]) == 1
+    assert boards.main([]) == 0
+    assert boards.main(["--check"]) == 0
+    capsys.readouterr()
+    (boards.DIRECTORY / "overview.json").write_text("{}")
+    (boards.DIRECTORY / "another.json").write_text("{}")
+    assert boards.main(["--check"]) == 1
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == [
+        "grafana/dashboards/another.json",
+        "grafana/dashboards/overview.json",
+    ]
+
+
+def test_compose_shows_the_overview_first() -> None:
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert Path(home).name in {board.name for board in BOARDS}
+    assert Path(home).stem == "overview"
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_a_board_is_provisioned_without_a_hand(board: Path) -> None:
+    """A uid of its own, a data source by variable, nobody edits it in the browser, its siblings are links."""
+    it = content(board)
+    assert it["uid"] == f"login-stream-{board.stem}"
+    assert it["editable"] is False
+    assert it["tags"] == ["login-stream"]
+    assert [link["tags"] for link in it["links"]] == [["login-stream"]]
+    source, *choices = it["templating"]["list"]
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert [variable["datasource"]["uid"] for variable in choices] == ["${datasource}"] * len(choices)
+    assert [panel["id"] for panel in it["panels"]] == list(range(1, len(it["panels"]) + 1))
+    used = set(re.findall(r"\$(\w+)", "\n".join(board_queries(board)))) - {"__rate_interval", "__range"}
+    assert used == {variable["name"] for variable in choices}
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_a_board_holds_nothing_that_grafanas_own_model_does_not_know(board: Path) -> None:
+    """The SDK's types are made from Grafana's schema: what they can't hold is lost on the way through them."""
+    kept = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(content(board))))
+    assert lost(content(board), kept) == []
+    made_up = content(board)
+    made_up["panels"][1]["fieldConfig"]["madeUp"] = 1
+    assert lost(made_up, json.loads(JSONEncoder().encode(Dashboard.from_json(made_up)))) == ["/panels/1/fieldConfig/madeUp"]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_a_panel_says_what_it_shows_and_in_which_unit(board: Path) -> None:
+    titles = [panel["title"] for panel in panels(board)]
+    assert len(titles) == len(set(titles))
+    for panel in panels(board):
+        assert re.fullmatch(r"[A-Z][^.!]*", panel["title"])
+        assert panel["description"].endswith("."), panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["noValue"], panel["title"]
+        assert {source["uid"] for source in [panel["datasource"], *(target["datasource"] for target in panel["targets"])]} == {
+            "${datasource}"
+        }
+        if len(panel["targets"]) > 1:
+            assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+        assert [target["refId"] for target in panel["targets"]] == [chr(ord("A") + n) for n in range(len(panel["targets"]))]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_rates_follow_the_scrape_interval_and_counters_are_never_shown_bare(board: Path) -> None:
+    for query in board_queries(board):
+        assert re.findall(r"\[(?!\$__rate_interval\]|\$__range\]|30d\])", query) == []
+        for counter in re.finditer(r"[a-z_]+(?:_total|_bucket)\b", query):
+            assert re.search(r"(rate|increase)\($", query[: counter.start()]), query
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_panels_do_not_cover_each_other(board: Path) -> None:
+    cells: set[tuple[int, int]] = set()
+    for panel in content(board)["panels"]:
+        place = panel["gridPos"]
+        here = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
+        assert place["x"] + place["w"] <= 24
+        assert not cells & here, panel["title"]
+        cells |= here
+
+
+def test_the_overview_is_one_screen() -> None:
+    """24 units of 38 pixels beside Grafana's own bars fill a screen of 1080; the list of alerts may be below."""
+    bottoms = [
+        panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels(PROJECT / "grafana" / "dashboards" / "overview.json")
+    ]
+    assert sorted(bottoms)[-2] <= 24
+
+
+# Alerts and their runbook
+
+
+def slug(heading: str) -> str:
+    """As GitHub makes a link of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def sections() -> dict[str, str]:
+    """The runbook's sections by the end of their links."""
+    _, *parts = re.split(r"^## (.+)\n", RUNBOOK, flags=re.MULTILINE)
+    return {slug(heading): text for heading, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
+@pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
+def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: dict[str, Any]) -> None:
+    notes = alert["annotations"]
+    assert notes.keys() == {"summary", "description", "runbook_url", "dashboard"}
+    assert alert["labels"]["severity"] in {"page", "ticket", "none"}
+    assert not notes["summary"].endswith(".")
+    assert notes["description"].endswith(".")
+    assert notes["dashboard"] in {content(board)["uid"] for board in BOARDS}
+    page, _, link = notes["runbook_url"].partition("#")
+    assert page == "docs/runbook.md"
+    section = sections()[link]
+    assert f"`{alert['alert']}`" in section
+    assert all(f"- **{word}**" in section for word in ("Means", "Confirm", "Do", "Over"))
+    if alert["labels"]["severity"] != "none":
+        assert f"({alert['labels']['severity']}" in section
+
+
+def test_every_alert_of_the_runbook_exists() -> None:
+    in_runbook = {
+        name for line in re.findall(r"^Alerts? (.*)$", RUNBOOK, re.MULTILINE) for name in re.findall(r"`([A-Za-z]+)`", line)
+    }
+    assert in_runbook == {alert["alert"] for alert in ALERTS}
+
+
+def test_links_within_the_runbook_lead_to_headings() -> None:
+    links = re.findall(r"\]\(#([\w-]+)\)", re.sub(r"\s*\n\s*", " ", RUNBOOK))
+    assert links
+    assert set(links) <= sections().keys()
+
+
+def test_panels_that_the_runbook_names_exist() -> None:
+    titles = {panel["title"] for board in BOARDS for panel in panels(board)}
+    questions = {re.sub(r"\s+", " ", name) for name in re.findall(r"\*([A-Z][^*]+\?)\*", RUNBOOK)}
+    assert len(questions) > 5
+    assert questions <= titles
+
+
+@pytest.mark.parametrize("name", sorted({alert["alert"] for alert in ALERTS}))
+def test_every_alert_has_a_series_that_fires_and_one_that_is_silent(name: str) -> None:
+    expectations = [
+        bool(expected["exp_alerts"]) for test in RULE_TESTS for expected in test["alert_rule_test"] if expected["alertname"] == name
+    ]
+    assert True in expectations
+    assert False in expectations or name == "Watchdog"
+
+
+def test_thresholds_of_the_overview_are_the_default_objective() -> None:
+    from stream_app.monitor.settings import MonitorSettings  # noqa: PLC0415
+
+    objective = MonitorSettings.model_fields["freshness_objective_seconds"].default
+    limits = [
+        step["value"]
+        for panel in panels(PROJECT / "grafana" / "dashboards" / "overview.json")
+        if panel["fieldConfig"]["defaults"]["unit"] == "s"
+        for step in panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
+        if step["value"] is not None
+    ]
+    assert set(limits) == {objective}
+    (late,) = (rule["expr"] for rule in RULES if rule.get("record") == "pipeline:late:bool")
+    assert f"vector({objective})" in late
+
+
+# How it is wired
+
+
 def test_prometheus_scrapes_services_that_exist() -> None:
-    assert {"bridge", "worker"} <= {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
+    assert {"bridge", "worker", "monitor"} <= {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
     for job in PROMETHEUS["scrape_configs"]:
         names = [name for discovery in job.get("dns_sd_configs", []) for name in discovery["names"]]
         targets = [target for static in job.get("static_configs", []) for target in static["targets"]]
@@ -66,58 +346,9 @@ def test_prometheus_scrapes_services_that_exist() -> None:
         assert targets in ([], ["127.0.0.1:9090"])
 
 
-def test_there_is_a_board() -> None:
-    assert [board.name for board in BOARDS] == ["overview.json"]
-    assert (
-        SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == "/etc/grafana/dashboards/overview.json"
-    )
-
-
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
-def test_every_metric_of_a_board_exists_with_the_labels_that_it_asks_for(board: Path) -> None:
-    known = series()
-    for query in queries(board):
-        named = re.findall(r"\b((?:bridge|stream)_[a-z_]+|up)\b(?:{([^}]*)})?", query)
-        assert named, query
-        for name, matchers in named:
-            assert name in known, query
-            wanted = dict(re.findall(r'(\w+)="([^"]*)"', matchers))
-            assert any(wanted.items() <= labels.items() for labels in known[name]), query
-        for grouping in re.findall(r"by \(([^)]+)\)", query):
-            labels = {label for name, _ in named for entry in known[name] for label in entry}
-            assert {label.strip() for label in grouping.split(",")} <= labels, query
-
-
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
-def test_rates_follow_the_scrape_interval_and_counters_are_never_shown_bare(board: Path) -> None:
-    for query in queries(board):
-        assert re.findall(r"\[([^\]]+)\]", query.replace("[$__rate_interval]", "").replace("[$__range]", "")) == []
-        for counter in re.finditer(r"[a-z_]+(?:_total|_bucket)\b", query):
-            assert re.search(r"(rate|increase)\($", query[: counter.start()]), query
-
-
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
-def test_every_panel_has_a_unit_a_description_and_the_chosen_data_source(board: Path) -> None:
-    content = json.loads(board.read_text())
-    assert content["uid"] == f"login-stream-{board.stem}"
-    assert [variable["name"] for variable in content["templating"]["list"]] == ["datasource"]
-    identities = [panel["id"] for panel in content["panels"]]
-    assert len(identities) == len(set(identities))
-    for panel in panels(board):
-        assert panel["description"].endswith(".")
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
-
-
-@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
-def test_panels_do_not_cover_each_other(board: Path) -> None:
-    cells: set[tuple[int, int]] = set()
-    for panel in json.loads(board.read_text())["panels"]:
-        place = panel["gridPos"]
-        here = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
-        assert place["x"] + place["w"] <= 24
-        assert not cells & here, panel["title"]
-        cells |= here
+def test_prometheus_finds_its_rules_where_compose_puts_them() -> None:
+    assert PROMETHEUS["rule_files"] == ["rules/*.yml"]
+    assert "./prometheus/rules:/etc/prometheus/rules:ro" in SERVICES["prometheus"]["volumes"]
 
 
 def test_grafana_finds_its_data_source_and_boards_where_compose_puts_them() -> None:

@@ -1,0 +1,115 @@
+"""The board for the operator and the privacy officer: what did not become a row, and who may link or open what."""
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from tools.boards import panels
+from tools.boards.panels import Query, graph, listing, number, row
+
+
+def board() -> Dashboard:
+    """The board."""
+    return (
+        panels.board("privacy", "dead letters and privacy", "What did not become a row, and why; keys in use, and values revealed.")
+        .with_row(row("Dead letters"))
+        .with_panel(
+            number(
+                "Share of dead letters",
+                Query("pipeline:dead_letters:ratio10m"),
+                unit="percentunit",
+                bad_from=0.01,
+                decimals=2,
+                width=4,
+                description="Of the records of the last ten minutes. Above 1 % is a ticket, above 20 % a page.",
+            )
+        )
+        .with_panel(
+            number(
+                "Dead letters in the time shown",
+                Query("sum(increase(stream_dead_letters_total[$__range]))"),
+                unit="short",
+                decimals=0,
+                width=4,
+                description="Sealed to the operator's key in the table dead_letters.",
+            )
+        )
+        .with_panel(
+            number(
+                "Open dead letters",
+                Query("sum(monitor_open_dead_letters)"),
+                unit="short",
+                width=4,
+                description="Those without a resolution, however old: work for the operator.",
+            )
+        )
+        .with_panel(
+            number(
+                "Records with unknown keys",
+                Query("sum(increase(stream_records_with_extra_keys_total[$__range]))"),
+                unit="short",
+                decimals=0,
+                width=4,
+                description="In the time shown. They became rows; the keys that no field declares were ignored. A sender may be "
+                "about to change.",
+            )
+        )
+        .with_panel(
+            number(
+                "Refused by Kafka",
+                Query("sum(increase(bridge_messages_refused_total[$__range]))"),
+                unit="short",
+                bad_from=1,
+                decimals=0,
+                width=4,
+                description="Too large for the topic, in the time shown; they stay in SQS for the queue's own dead-letter queue.",
+            )
+        )
+        .with_panel(
+            number(
+                "Records lost",
+                Query("sum(increase(stream_records_lost_total[$__range]))"),
+                unit="short",
+                bad_from=1,
+                decimals=0,
+                width=4,
+                description="Removed by the topic's retention before they were read, in the time shown.",
+            )
+        )
+        .with_panel(
+            graph(
+                "Why do records not become rows?",
+                Query("sum by (reason) (rate(stream_dead_letters_total[$__rate_interval])) > 0", "{{reason}}"),
+                Query("sum(rate(stream_dead_letters_total[$__rate_interval]))", "all"),
+                unit="ops",
+                description="Dead letters by reason. `faust -A stream_app dead-letters list` gives message ids and times to ask "
+                "the sender about.",
+            )
+        )
+        .with_panel(
+            graph(
+                "Which dead letters are open?",
+                Query("monitor_open_dead_letters > 0", "{{reason}}"),
+                Query("sum(monitor_open_dead_letters)", "all"),
+                unit="short",
+                description="Without a resolution, by reason.",
+            )
+        )
+        .with_row(row("Keys and reveals"))
+        .with_panel(
+            listing(
+                "Which keys are in use?",
+                Query("count by (keyset, key_id, primary) (stream_masking_key_info)"),
+                unit="short",
+                description="By how many workers. The primary key masks, the others are there to reveal. Two primary ones of a "
+                "keyset: workers whose tokens don't link.",
+            )
+        )
+        .with_panel(
+            graph(
+                "How many values are revealed?",
+                Query("sum by (field) (increase(monitor_revealed_tokens_total[$__rate_interval]))", "{{field}}: values"),
+                Query("sum by (field) (increase(monitor_reveals_total[$__rate_interval]))", "{{field}}: calls"),
+                unit="short",
+                description="By field, from the table reveal_audit, which also says who and why.",
+            )
+        )
+    )
