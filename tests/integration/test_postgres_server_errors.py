@@ -147,7 +147,7 @@ def test_connections_that_can_not_be_made(postgres: Postgres, migrated_database:
     cases.append((reason(postgres.dsn_of(database, "one_more", "made-up"), role=None), RetryableError, "too many connections"))
     superuser.cursor().execute("DROP ROLE one_more")
     for error, kind, says in cases:
-        assert type(error) is kind
+        assert isinstance(error, kind)
         assert says in str(error)
 
 
