@@ -4,6 +4,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 from login_records import ABSENT, LOGIN, PLACE, SENT_AT_MS, build, builder, headers, login, masker, opener, record, records
 
+import stream_app.batch
 from stream_app.batch import SEALED_BYTES_MAX, Batch, BatchBuilder, KafkaRecord
 from stream_app.ip_address import pack
 from stream_app.reasons import Reason
@@ -15,6 +16,10 @@ EXTRA = {0, 3, 9}
 @pytest.fixture(scope="module")
 def mixed() -> Batch:
     """Ten records from offset 100 on, 4 of them poison and 3 with extra keys; the position before them is 90, the one after 115."""
+    return build_mixed()
+
+
+def build_mixed() -> Batch:
     good = [login(user_id=f"u{number}", **({"more": 1} if number in EXTRA else {})) for number in range(10)]
     bodies = [POISON.get(number, body) for number, body in enumerate(good)]
     return builder().build(PLACE, records(bodies, 100), 90, 115)
@@ -190,3 +195,12 @@ def test_a_record_of_aiokafka_is_a_kafka_record() -> None:
 
     assert isinstance(taken, ConsumerRecord)
     assert isinstance(BatchBuilder.build(builder(), PLACE, [taken], 0, 1), Batch)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_batch_built_in_slices_is_the_batch_built_at_once(size: int, mixed: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_app.batch, "SLICE_RECORDS", size)
+    sliced = build_mixed()
+    assert (sliced.rows, sliced.columns, sliced.extra_key_offsets) == (mixed.rows, mixed.columns, mixed.extra_key_offsets)
+    known = [(letter.offset, letter.message_id, letter.reason, letter.field) for letter in mixed.dead_letters]
+    assert [(letter.offset, letter.message_id, letter.reason, letter.field) for letter in sliced.dead_letters] == known
