@@ -93,9 +93,13 @@ def test_a_message_whose_bridge_is_killed_before_the_delete_comes_again_with_the
     assert len({(record.message_id, record.key, record.partition, record.value) for record in records}) == 7
 
 
-def test_a_stop_under_load_is_quick_and_leaves_everything_forwarded_or_visible(queue: Queue, topic: Topic, tmp_path: Path) -> None:
+def test_a_stop_under_load_is_quick_and_leaves_everything_forwarded_or_visible(
+    queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path
+) -> None:
+    """Each receive takes 0.1 s, or the queue could be empty before the stop."""
+    proxy.rules.append(lambda request: time.sleep(0.1) if "Receive" in request.operation else None)
     ids = queue.send(logins(1_500))
-    with RunningBridge(tmp_path, queue, topic) as bridge:
+    with RunningBridge(tmp_path, queue, topic, endpoint_url=proxy.endpoint_url) as bridge:
         wait_for(lambda: bridge.metric("bridge_messages_deleted_total", result="ok") > 100, "it works")
         assert bridge.stop() < 5
     visible, hidden = queue.counts()
