@@ -37,7 +37,8 @@ check: install ## lint, format, types, import contracts, and that locks and gene
 	$(BIN)/python -m tools.boards --check
 
 .PHONY: test
-test: install ## all tests, against real Kafka, SQS and Postgres servers that they start themselves
+test: install ## all tests, against real Kafka, SQS, Postgres and Prometheus that they start themselves
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make test needs prometheus and promtool (Debian and Ubuntu: apt-get install prometheus)' >&2; exit 1; }
 	$(BIN)/python -m pytest $(SLOWEST)
 
 .PHONY: test-fast

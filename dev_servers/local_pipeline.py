@@ -13,6 +13,7 @@ from dev_servers.server import Server, start_together, stop_together
 
 TOPIC = "logins"
 BRIDGE = "bridge"
+MONITOR = "monitor"
 
 
 class LocalPipeline:
@@ -71,7 +72,7 @@ class LocalPipeline:
         self.processes.check()
 
     def stop(self) -> None:
-        """Stop the bridge, then the workers, then the servers: each while what it needs still runs."""
-        for names in ((BRIDGE,), self.workers):
+        """Stop the bridge, then the workers and the monitor, then the servers: each while what it needs still runs."""
+        for names in ((BRIDGE,), (*self.workers, MONITOR)):
             self.processes.stop(*(name for name in names if name in self.processes.running))
         stop_together(self.servers)

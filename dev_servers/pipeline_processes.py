@@ -1,4 +1,4 @@
-"""Bridges, workers and commands as a user starts them: by command line and environment, each a process of its own."""
+"""Bridges, workers, monitors and commands as a user starts them: by command line and environment, each a process of its own."""
 
 import sys
 import urllib.request
@@ -58,6 +58,13 @@ class PipelineProcesses:
         """Start a worker, likewise."""
         self.ports[name] = free_port()
         return self._start(name, [*FAUST, "worker"], {"WEB_BIND": HOST, "WEB_PORT": str(self.ports[name]), **settings})
+
+    def start_monitor(self, name: str = "monitor", **settings: str) -> ChildProcess:
+        """Start a monitor, likewise."""
+        self.ports[name] = free_port()
+        return self._start(
+            name, [*FAUST, "monitor"], {"MONITOR_WEB_BIND": HOST, "MONITOR_WEB_PORT": str(self.ports[name]), **settings}
+        )
 
     def wait_ready(self, *names: str) -> None:
         """Wait until each says so at ``/readyz``. Raises :class:`DevServerError` with the end of a log."""

@@ -1,6 +1,7 @@
 """The project's own files: Makefile, locks, CI script, licence, changelog."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -122,6 +123,14 @@ def test_make_without_a_python_that_fits_says_what_to_install(tmp_path: Path) ->
     assert result.returncode != 0
     assert "no Python from 3.11 to 3.14" in result.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_make_test_without_prometheus_says_what_to_install(tmp_path: Path) -> None:
+    command = [shutil.which("make"), "--old-file=install", "test"]
+    result = subprocess.run(command, cwd=PROJECT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "apt-get install prometheus" in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("lock_file", [locks.PRODUCT_LOCK, locks.DEVELOPMENT_LOCK])
