@@ -1,6 +1,8 @@
-"""The raw topic, created with explicit settings by whichever process comes first."""
+"""The raw topic: created with explicit settings by whichever process comes first, told from another of its name by its id."""
 
-from confluent_kafka import KafkaError, KafkaException
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -9,6 +11,16 @@ from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import KafkaSettings
 
 _REQUEST_SECONDS = 5.0  # a stop waits for one such request
+_NO_ID = "A" * 22  # what brokers before 2.8 tell
+
+
+def _configuration(settings: KafkaSettings) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "log_level": 0,
+        "log.connection.close": False,
+        "reconnect.backoff.max.ms": 1_000,
+    }
 
 
 def ensure_topic(settings: KafkaSettings) -> bool:
@@ -17,14 +29,7 @@ def ensure_topic(settings: KafkaSettings) -> bool:
     An existing topic is left as it is. Raises :class:`RetryableError` when Kafka can't be reached and :class:`FatalError` when
     it refuses.
     """
-    admin = AdminClient(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "log_level": 0,
-            "log.connection.close": False,
-            "reconnect.backoff.max.ms": 1_000,
-        }
-    )
+    admin = AdminClient(_configuration(settings))
     try:
         topics = admin.list_topics(timeout=_REQUEST_SECONDS).topics
         if settings.kafka_topic in topics and topics[settings.kafka_topic].error is None:
@@ -53,3 +58,20 @@ def ensure_topic(settings: KafkaSettings) -> bool:
             raise RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {cause.name()}") from error
         raise FatalError(f"Kafka refused to create KAFKA_TOPIC {settings.kafka_topic!r}: {cause.name()}, {cause.str()}") from error
     return True
+
+
+class TopicId:
+    """Asks for the topic's id, which Kafka makes up when it makes a topic, over a connection of its own."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._topic = settings.kafka_topic
+        self._admin = AdminClient(_configuration(settings))
+
+    def read(self) -> str | None:
+        """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 5 seconds. Raises RetryableError."""
+        try:
+            asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_REQUEST_SECONDS)
+            found = str(asked[self._topic].result().topic_id)
+        except KafkaException as error:
+            raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {error.args[0].name()}") from error
+        return None if found == _NO_ID else found

@@ -6,7 +6,9 @@ and never a record's value: an event names offsets, counts and reasons.
 
 import logging.config
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -56,6 +58,31 @@ class _OrdinaryWarnings(logging.Filter):
         return not text.startswith(_ORDINARY) and "GroupCoordinatorNotAvailableError" not in record.getMessage()
 
 
+REPEAT_SECONDS = 60.0
+_REPEATED_LINES_MAX = 1_000
+
+
+class _Repetitions(logging.Filter):
+    """Lets a library say the same thing once a minute: what it tries again and again it says each time."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._monotonic = monotonic
+        self._said_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it."""
+        if record.name.partition(".")[0] not in _QUIET_LOGGERS:
+            return True
+        line, now = (record.name, record.getMessage()), self._monotonic()
+        if now - self._said_at.get(line, float("-inf")) < REPEAT_SECONDS:
+            return False
+        if len(self._said_at) >= _REPEATED_LINES_MAX:
+            self._said_at.clear()
+        self._said_at[line] = now
+        return True
+
+
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -88,13 +115,13 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 ],
             }
         },
-        "filters": {"ordinary warnings": {"()": _OrdinaryWarnings}},
+        "filters": {"ordinary warnings": {"()": _OrdinaryWarnings}, "repetitions": {"()": _Repetitions}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "event",
-                "filters": ["ordinary warnings"],
+                "filters": ["ordinary warnings", "repetitions"],
             }
         },
         "root": {"level": level, "handlers": ["stderr"]},

@@ -22,6 +22,9 @@ class Chunk:
 class Log(Protocol):
     """A partition's log in Kafka and its fetching. What is awaited may raise :class:`pipeline.errors.RetryableError`."""
 
+    async def topic_id(self, partition: Partition) -> str | None:
+        """Kafka's id of its topic: one of the same name made anew has another. None where Kafka tells none (before 2.8)."""
+
     async def log_range(self, partition: Partition) -> tuple[int, int]:
         """The first offset that the log still has, and its end (the offset of the next record to come)."""
 
@@ -41,8 +44,11 @@ class Store(Protocol):
     async def position(self, partition: Partition) -> Position | None:
         """Where the partition stands; None if it was never claimed."""
 
-    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]:
-        """Become the partition's owner; the claim and the position, which is ``start`` for a new partition."""
+    async def claim(self, partition: Partition, start: int, topic_id: str | None) -> tuple[Claim, int]:
+        """Become the partition's owner; the claim, with the topic's id that is stored, and the position.
+
+        ``start`` is the position of a new partition; ``topic_id`` is stored where none is.
+        """
 
     async def write(self, claim: Claim, batch: Batch) -> Written:
         """Write a batch under a claim; ``moved`` False: refused by the fence, nothing was written."""

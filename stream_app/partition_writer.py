@@ -30,6 +30,7 @@ from stream_app.lag import Lag
 from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partition_ports import Budget, Chunk, Log, Store
+from stream_app.position_check import check_position, is_other_topic
 from stream_app.positions import Claim, Partition
 from stream_app.stall_guard import StallGuard
 from stream_app.windows import Trigger, Window, WindowPolicy
@@ -92,6 +93,7 @@ class PartitionWriter:
         self._log = log.bind(topic=partition.topic, partition=partition.partition)
         self._window: Window[KafkaRecord] = Window(policy)
         self._expected_offset: int | None = None  # of the next chunk; None while nothing may be received
+        self._received_for: Claim | None = None
         self._seek_number = -1
         self._next_sequence = 0
         self._stall_guard = StallGuard(monotonic)
@@ -138,6 +140,12 @@ class PartitionWriter:
         self.lag.log_ends_at(log_end)
         if self._stall_guard.is_stalled(None if self._paused else self._expected_offset, log_end):
             self._read_again("nothing came although the log goes on")
+
+    def saw_topic(self, topic_id: str | None) -> None:
+        """The topic's id, likewise. Another than that of the claim: what comes now is not what the position is for."""
+        claim = self._received_for
+        if claim is not None and self._expected_offset is not None and is_other_topic(claim, topic_id):
+            self._read_again("the topic was made anew")
 
     def follow_budget(self) -> None:
         """Fetch while there is room for what comes, of our own and of all partitions together."""
@@ -227,14 +235,25 @@ class PartitionWriter:
                     return None
                 # A partition without a stored position begins where its log does, whatever offset the group has committed: the
                 # position may have been lost with the last rows, in a failover or a restore, and rows that are there stay single.
+                topic_id = await self._kafka.topic_id(self.partition)
                 log_start, _ = await self._kafka.log_range(self.partition)
-                claim, position = await self._store.claim(self.partition, log_start)
+                claim, position = await self._store.claim(self.partition, log_start, topic_id)
                 log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
-                await self._start_receiving(position, log_start, log_end)
+                check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
+                claimed = self._claimed_writer(claim, position)
+                if position < log_start:
+                    await self._pass_lost(claimed, log_start)
+                await self._start_receiving(claim, claimed.next_offset, log_end)
                 self._metrics.claims.inc()
-                self._log.info("partition_claimed", epoch=claim.epoch, next_offset=position, log_end_offset=log_end)
-                return self._claimed_writer(claim, position)
+                self._log.info("partition_claimed", epoch=claim.epoch, next_offset=claimed.next_offset, log_end_offset=log_end)
+                return claimed
         return None
+
+    async def _pass_lost(self, claimed: ClaimedWriter, log_start: int) -> None:
+        """Move the position to where the log begins now, be it without a record to write: the loss is counted once."""
+        position = claimed.next_offset
+        await claimed.write(self._builder.build(self.partition, [], position, log_start))
+        self._count_lost(log_start - position, position)
 
     def _claimed_writer(self, claim: Claim, position: int) -> ClaimedWriter:
         return ClaimedWriter(
@@ -263,20 +282,13 @@ class PartitionWriter:
             self._metrics.records_lost.inc(records)
             self._log.error("records_lost_by_retention", records=records, from_offset=from_offset, to_offset=from_offset + records)
 
-    async def _start_receiving(self, position: int, log_start: int, log_end: int) -> None:
-        if position > log_end:
-            raise FatalError(
-                f"the position {position} of {self.partition.topic}/{self.partition.partition} is past the log's end {log_end}:"
-                " the topic was made anew or lost records. If that was meant: faust -A stream_app positions reset"
-                f" --topic {self.partition.topic} --partition {self.partition.partition} --to {log_start}"
-            )
-        self._count_lost(max(0, log_start - position), position)
+    async def _start_receiving(self, claim: Claim, position: int, log_end: int) -> None:
         self.lag.moved_to(position)
         self.lag.log_ends_at(log_end)
-        start = max(position, log_start)
-        self._seek_number = await self._kafka.seek_to(self.partition, start)
+        self._seek_number = await self._kafka.seek_to(self.partition, position)
         # Only now: before, a chunk with the former number would be taken for one that follows this seek.
-        self._expected_offset, self._next_sequence, self._reads_again = start, 0, False
+        self._expected_offset, self._next_sequence, self._reads_again = position, 0, False
+        self._received_for = claim
         self._paused = False
         self._kafka.release(self.partition)
 

@@ -106,6 +106,11 @@ class Partitions:
             if partition in self._writers:
                 self._writers[partition].saw_log_end(end)
 
+    def saw_topic(self, topic_id: str | None) -> None:
+        """The topic's id as Kafka has just told it."""
+        for writer in self._writers.values():
+            writer.saw_topic(topic_id)
+
     @property
     def held(self) -> list[Partition]:
         """The partitions that are held now."""

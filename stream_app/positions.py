@@ -1,7 +1,8 @@
 """Where a partition stands, and who may move it.
 
 The position is the next offset to read. It lives in Postgres beside the rows and moves in the statement that writes them, so rows
-and position can't part. A claim makes a worker the owner: it raises the epoch, and a write with an older epoch moves nothing.
+and position can't part. A claim makes a worker the owner: it raises the epoch, and a write with an older epoch moves nothing. An
+offset means something in one topic only, so the id that Kafka gave the topic stands beside it.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Claim:
 
     partition: Partition
     epoch: int
+    topic_id: str | None = None
+    """Kafka's id of the topic that the position belongs to; None where Kafka tells none."""
 
 
 @dataclass(frozen=True, slots=True)

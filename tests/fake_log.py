@@ -19,6 +19,7 @@ class FakeLog:
 
     records: list[Record] = field(default_factory=list)
     log_start: int = 0
+    id: str | None = "the first"
     paused: bool = True
     _next_offset: int | None = None
     _seek_number: int = 0
@@ -49,6 +50,9 @@ class FakeLog:
         if chunk is not None:
             writer.receive(chunk)
         return chunk is not None
+
+    async def topic_id(self, partition: Partition) -> str | None:  # noqa: ARG002 - there is one
+        return self.id
 
     async def log_range(self, partition: Partition) -> tuple[int, int]:  # noqa: ARG002 - there is one
         return self.log_start, self.log_end

@@ -22,6 +22,7 @@ class MemoryStore:
     """Offsets by (sent at, message id)."""
     dead_letters: dict[tuple[str, str], int] = field(default_factory=dict)
     positions: dict[Partition, Position] = field(default_factory=dict)
+    topic_ids: dict[Partition, str | None] = field(default_factory=dict)
     refused_message_ids: set[str] = field(default_factory=set)
     faults: deque[Fault] = field(default_factory=deque)
     """What happens to the next statements, in order; nothing when it is empty."""
@@ -31,11 +32,12 @@ class MemoryStore:
         with _Statement(await self._next_fault()):
             return self.positions.get(partition)
 
-    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]:
+    async def claim(self, partition: Partition, start: int, topic_id: str | None) -> tuple[Claim, int]:
         with _Statement(await self._next_fault()):
             stored = self.positions.get(partition, Position(start, 0))
             self.positions[partition] = replace(stored, epoch=stored.epoch + 1)
-            return Claim(partition, stored.epoch + 1), stored.next_offset
+            self.topic_ids[partition] = self.topic_ids.get(partition) or topic_id
+            return Claim(partition, stored.epoch + 1, self.topic_ids[partition]), stored.next_offset
 
     async def write(self, claim: Claim, batch: Batch) -> Written:
         with _Statement(await self._next_fault()):
@@ -58,7 +60,9 @@ class MemoryStore:
 
     def failed_over(self, to: "MemoryStore") -> None:
         """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""
-        self.rows, self.dead_letters, self.positions = deepcopy((to.rows, to.dead_letters, to.positions))
+        self.rows, self.dead_letters, self.positions, self.topic_ids = deepcopy(
+            (to.rows, to.dead_letters, to.positions, to.topic_ids)
+        )
 
     def snapshot(self) -> "MemoryStore":
         return deepcopy(self)

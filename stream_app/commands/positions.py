@@ -65,17 +65,20 @@ def reset(*, topic: str, partition: int, next_offset: int, consumer_group: str |
             if not sys.stdin.isatty():
                 raise click.UsageError("nobody to ask here: add --yes")
             click.confirm(f"Set next_offset to {next_offset}?", abort=True)
-        cursor.execute(queries["reset_position"], {**place, "consumer_group": row[0], "next_offset": next_offset, "epoch": row[4]})
+        cursor.execute(
+            queries["reset_position"],
+            {**place, "consumer_group": row[0], "next_offset": next_offset, "found_next_offset": row[3]},
+        )
         changed = cursor.fetchone()
     if changed is None:
-        raise FatalError("a worker claimed the partition in between; nothing was changed: look again")
+        raise FatalError("a worker has moved the position in between; nothing was changed: look again")
     click.echo(f"{topic}/{partition} of {row[0]}: next_offset {changed[0]}, epoch {changed[1]}")
 
 
 def _only(cursor: Cursor, topic: str, partition: int) -> tuple[Any, ...]:
     rows = cursor.fetchall()
     if not rows:
-        raise FatalError(f"no position is stored for {topic}/{partition}: a worker begins where its consumer group stands")
+        raise FatalError(f"no position is stored for {topic}/{partition}: a worker begins where its log does")
     if len(rows) > 1:
         raise click.UsageError(
             f"{len(rows)} consumer groups keep a position for it: add --group {' or '.join(row[0] for row in rows)}"

@@ -33,14 +33,15 @@ class BatchWriter:
         row = await self._pool.fetch_one(self._queries["read_position"], self._place(partition))
         return None if row is None else Position(next_offset=row[0], epoch=row[1])
 
-    async def claim(self, partition: Partition, start: int) -> tuple[Claim, int]:
-        """Become the partition's owner; the claim and the position to read from, which is ``start`` for a new partition."""
+    async def claim(self, partition: Partition, start: int, topic_id: str | None) -> tuple[Claim, int]:
+        """See :class:`stream_app.partition_ports.Store`."""
         row = await self._pool.fetch_one(
-            self._queries["claim_partition"], {**self._place(partition), "start": start, "owner": self._owner}
+            self._queries["claim_partition"],
+            {**self._place(partition), "start": start, "owner": self._owner, "topic_id": topic_id},
         )
         if row is None:
             raise RuntimeError("claim_partition returned no row")
-        return Claim(partition, epoch=row[1]), row[0]
+        return Claim(partition, epoch=row[1], topic_id=row[2]), row[0]
 
     async def write(self, claim: Claim, batch: Batch) -> Written:
         """Write a batch under a claim. ``moved`` False: refused by the fence, nothing was written."""

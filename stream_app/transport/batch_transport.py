@@ -22,6 +22,8 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - questions about the log's ends go through a second aiokafka consumer: on the first one's connection they would wait behind its
   long-polling fetch, 1.5 seconds each. For the same reason that wait is short (Faust has it fixed), and a partition is paused in
   aiokafka until it is claimed: else its fetches begin at the committed offset and are thrown away.
+- ``_metadata_update`` of its client is given a pause by ``metadata_pace.py``.
+- the topic's id is asked for beside the logs' ends: aiokafka knows topics by name only, and goes on with one that was made anew.
 - ``_isolation_level``: Faust reads what a transaction has taken back, unless it writes in transactions itself.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
 """
@@ -40,10 +42,12 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from pipeline.errors import RetryableError
+from pipeline.kafka_topic import TopicId
 from stream_app.dead_letters import KafkaRecord
 from stream_app.partition_ports import Chunk
 from stream_app.positions import Partition
 from stream_app.transport.fetched_records import Taken, take_fetched
+from stream_app.transport.metadata_pace import pace_metadata
 
 if TYPE_CHECKING:
     from stream_app.application import StreamApp
@@ -79,7 +83,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._next_sequences: dict[TopicPartition, int] = {}
 
     async def on_start(self) -> None:
-        """Connect the consumer that is asked about the log."""
+        """Connect what is asked about the topic and its log."""
+        self._topic_id = TopicId(cast("StreamApp", self.app).settings)
         self._log_reader = self._create_worker_consumer(cast("driver.Transport", self.transport))
         self._log_reader._group_id = None  # noqa: SLF001 - before start() it is only a setting: this one joins no group
         await self._log_reader.start()
@@ -101,6 +106,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = BROKER_WAIT_MILLISECONDS  # noqa: SLF001 - before start() it is only a setting
         consumer._fetch_max_bytes = ANSWER_BYTES_MAX  # noqa: SLF001 - likewise; aiokafka's own is 50 MiB
+        pace_metadata(consumer._client)  # noqa: SLF001 - likewise
         consumer._isolation_level = "read_committed"  # noqa: SLF001 - likewise; what a transaction took back was never sent
         return consumer
 
@@ -146,6 +152,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._next_sequences[partition] = 0
         number = self._seek_numbers[partition] = self._seek_numbers.get(partition, 0) + 1
         return number
+
+    async def topic_id(self) -> str | None:
+        """Kafka's id of the topic. Raises :class:`RetryableError`."""
+        return await asyncio.to_thread(self._topic_id.read)
 
     async def log_range(self, partition: TopicPartition) -> tuple[int, int]:
         """First offset and end of the partition's log."""
@@ -265,6 +275,10 @@ class BatchConsumer(driver.Consumer):
 
     # --- what a partition writer asks
 
+    async def topic_id(self, partition: Partition) -> str | None:  # noqa: ARG002 - the worker has one topic
+        """See :class:`stream_app.partition_ports.Log`."""
+        return cast("str | None", await self._ask(self._thread.topic_id))
+
     async def log_range(self, partition: Partition) -> tuple[int, int]:
         """See :class:`stream_app.partition_ports.Log`."""
         return cast("tuple[int, int]", await self._ask(self._thread.log_range, _kafka(partition)))
@@ -322,11 +336,13 @@ class BatchConsumer(driver.Consumer):
             await self._check_errors()
             self.app.health.consumer_moves()
             try:
+                topic_id = await self._ask(self._thread.topic_id)
                 ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in partitions])
             except RetryableError as error:
                 self.app.health.did_not_answer("kafka", error)
                 continue  # the gauges keep what they knew
             self.app.health.answered("kafka")
+            self.app.partitions.saw_topic(topic_id)
             self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
 
     async def _check_errors(self) -> None:

@@ -50,15 +50,20 @@ async def test_a_partition_that_was_never_claimed_has_no_position(store: Store) 
 
 
 async def test_the_start_counts_for_the_first_claim_only(store: Store) -> None:
-    claim, position = await store.claim(PARTITION, 17)
+    claim, position = await store.claim(PARTITION, 17, "id")
     assert (claim.epoch, position) == (1, 17)
-    claim, position = await store.claim(PARTITION, 99)
+    claim, position = await store.claim(PARTITION, 99, "id")
     assert (claim.epoch, position) == (2, 17)
     assert await store.position(PARTITION) == Position(17, 2)
 
 
+async def test_the_topic_of_the_first_claim_that_knows_it_stays(store: Store) -> None:
+    topic_ids = [(await store.claim(PARTITION, 0, told))[0].topic_id for told in (None, "first", None, "second")]
+    assert topic_ids == [None, "first", "first", "first"]
+
+
 async def test_a_write_moves_the_position_and_tells_what_it_wrote(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 5)
+    claim, _ = await store.claim(PARTITION, 5, "id")
     assert await store.write(claim, batch(5, login(), POISON, login())) == Written(
         moved=True, rows=2, dead_letter_offsets=frozenset({6})
     )
@@ -66,33 +71,33 @@ async def test_a_write_moves_the_position_and_tells_what_it_wrote(store: Store) 
 
 
 async def test_the_same_write_again_moves_nothing(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 0)
+    claim, _ = await store.claim(PARTITION, 0, "id")
     written = batch(0, login(), POISON)
     await store.write(claim, written)
     assert await store.write(claim, written) == Written(moved=False, rows=0, dead_letter_offsets=frozenset())
 
 
 async def test_a_write_under_an_older_claim_moves_nothing(store: Store) -> None:
-    former, _ = await store.claim(PARTITION, 0)
-    await store.claim(PARTITION, 0)
+    former, _ = await store.claim(PARTITION, 0, "id")
+    await store.claim(PARTITION, 0, "id")
     assert await store.write(former, batch(0, login(), POISON)) == Written(moved=False, rows=0, dead_letter_offsets=frozenset())
     assert await store.position(PARTITION) == Position(0, 2)
 
 
 async def test_a_write_that_would_leave_a_gap_moves_nothing(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 0)
+    claim, _ = await store.claim(PARTITION, 0, "id")
     assert not (await store.write(claim, batch(1, login()))).moved
 
 
 async def test_a_message_that_is_there_is_not_written_again(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 0)
+    claim, _ = await store.claim(PARTITION, 0, "id")
     await store.write(claim, batch(0, login(), POISON))
     again = builder().build(PLACE, records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
     assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
 
 
 async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 0)
+    claim, _ = await store.claim(PARTITION, 0, "id")
     twice = records([login(), login(), POISON, POISON], 0)
     twice[1] = replace(twice[1], headers=twice[0].headers)
     twice[3] = replace(twice[3], headers=twice[2].headers)
@@ -102,7 +107,7 @@ async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
 
 
 async def test_a_refused_row_takes_everything_back(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 4710)
+    claim, _ = await store.claim(PARTITION, 4710, "id")
     with pytest.raises(RowRefusedError):
         await store.write(claim, batch(4710, login(), login(user_id="refused"), POISON))
     assert await store.position(PARTITION) == Position(4710, 1)
@@ -110,12 +115,12 @@ async def test_a_refused_row_takes_everything_back(store: Store) -> None:
 
 
 async def test_a_batch_of_dead_letters_only(store: Store) -> None:
-    claim, _ = await store.claim(PARTITION, 0)
+    claim, _ = await store.claim(PARTITION, 0, "id")
     assert await store.write(claim, batch(0, POISON, POISON)) == Written(moved=True, rows=0, dead_letter_offsets=frozenset({0, 1}))
 
 
 async def test_partitions_and_topics_do_not_meet(store: Store) -> None:
-    await store.claim(PARTITION, 1)
-    _, other_partition = await store.claim(Partition("logins", 4), 2)
-    _, other_topic = await store.claim(Partition("others", 3), 3)
+    await store.claim(PARTITION, 1, "id")
+    _, other_partition = await store.claim(Partition("logins", 4), 2, "id")
+    _, other_topic = await store.claim(Partition("others", 3), 3, "id")
     assert (other_partition, other_topic) == (2, 3)

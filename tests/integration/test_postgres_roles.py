@@ -144,13 +144,13 @@ def test_role_may_do_its_job_and_nothing_else(
     ("role", "statement", "parameters"),
     [
         (WRITER, WORKER["read_position"], PLACE),
-        (WRITER, WORKER["claim_partition"], {**PLACE, "start": 0, "owner": "o"}),
+        (WRITER, WORKER["claim_partition"], {**PLACE, "start": 0, "owner": "o", "topic_id": "i"}),
         (PRIVACY_OFFICER, COMMANDS["add_reveal_audit"], {"reason": "r", "field": "ip", "tokens": 1}),
         (OPERATOR, COMMANDS["count_dead_letters"], {"reason": None}),
         (OPERATOR, COMMANDS["newest_dead_letters"], {"reason": None, "limit": 1}),
         (OPERATOR, COMMANDS["all_positions"], {}),
         (OPERATOR, COMMANDS["positions_of_partition"], PLACE),
-        (OPERATOR, COMMANDS["reset_position"], {**PLACE, "next_offset": 0, "epoch": 1}),
+        (OPERATOR, COMMANDS["reset_position"], {**PLACE, "next_offset": 0, "found_next_offset": 0}),
     ],
 )
 def test_role_may_run_the_statements_of_its_job(

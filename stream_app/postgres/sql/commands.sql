@@ -26,9 +26,12 @@ WHERE topic = %(topic)s AND partition = %(partition)s AND (%(consumer_group)s::t
 ORDER BY consumer_group;
 
 -- name: reset_position
--- Set a position. The epoch goes up: a worker that holds the partition is fenced at its next write, and claims anew. Nothing happens
--- if the partition was claimed since it was looked at.
+-- Set a position, for the topic that the next claim finds. The epoch goes up: a worker that holds the partition is fenced at its next
+-- write, and claims anew. Nothing happens if the position has moved since it was looked at. A claim alone, which leaves it where it is,
+-- does not count: a stopped partition is claimed every 15 seconds.
 UPDATE stream_positions
-SET next_offset = %(next_offset)s, epoch = epoch + 1, owner = 'positions reset by ' || session_user, updated_at = now()
-WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s AND epoch = %(epoch)s
+SET next_offset = %(next_offset)s, epoch = epoch + 1, owner = 'positions reset by ' || session_user, updated_at = now(),
+    topic_id = NULL
+WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
+  AND next_offset = %(found_next_offset)s
 RETURNING next_offset, epoch;

@@ -32,11 +32,13 @@ CREATE TABLE stream_positions (
     epoch          bigint      NOT NULL,
     owner          text        NOT NULL,
     updated_at     timestamptz NOT NULL DEFAULT now(),
+    topic_id       text,
     PRIMARY KEY (consumer_group, topic, partition)
 ) WITH (fillfactor = 50);
 
 COMMENT ON COLUMN stream_positions.next_offset IS 'the next offset to read';
 COMMENT ON COLUMN stream_positions.epoch IS 'raised by each claim: a write with an older epoch is refused';
+COMMENT ON COLUMN stream_positions.topic_id IS 'Kafka''s id of the topic that the position belongs to; null: of the one that is there';
 
 -- Records that can't become rows. Sealed: the worker that writes them can't open them.
 CREATE TABLE dead_letters (
@@ -96,10 +98,10 @@ GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, 
 -- The worker reads only what ON CONFLICT and its position need.
 GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
 GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON dead_letters TO stream_writer;
-GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_writer;
+GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON stream_positions TO stream_writer;
 
 GRANT SELECT, UPDATE (resolution) ON dead_letters TO stream_operator;
-GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_operator;
+GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON stream_positions TO stream_operator;
 
 GRANT SELECT ON user_logins TO stream_analyst;
 

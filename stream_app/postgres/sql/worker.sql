@@ -6,12 +6,13 @@ WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = 
 
 -- name: claim_partition
 -- Make this worker the owner: from here on a write with an older epoch moves nothing. Waits for such a write that is under way.
--- The start counts only if the partition was never claimed.
-INSERT INTO stream_positions AS stored (consumer_group, topic, partition, next_offset, epoch, owner, updated_at)
-VALUES (%(consumer_group)s, %(topic)s, %(partition)s, %(start)s, 1, %(owner)s, now())
+-- The start counts only if the partition was never claimed, the topic's id only if none is stored: both come back as they stand.
+INSERT INTO stream_positions AS stored (consumer_group, topic, partition, next_offset, epoch, owner, updated_at, topic_id)
+VALUES (%(consumer_group)s, %(topic)s, %(partition)s, %(start)s, 1, %(owner)s, now(), %(topic_id)s)
 ON CONFLICT (consumer_group, topic, partition)
-DO UPDATE SET epoch = stored.epoch + 1, owner = excluded.owner, updated_at = now()
-RETURNING next_offset, epoch;
+DO UPDATE SET epoch = stored.epoch + 1, owner = excluded.owner, updated_at = now(),
+              topic_id = coalesce(stored.topic_id, excluded.topic_id)
+RETURNING next_offset, epoch, topic_id;
 
 -- name: write_batch
 -- The whole promise in one statement: the position moves only if it is where this batch begins and the claim is the last one; rows

@@ -85,3 +85,21 @@ def test_what_aiokafka_warns_of_at_each_rebalance_is_dropped_and_nothing_else(ca
     aiokafka.error("Heartbeat failed: %r", "other")
     (line,) = capsys.readouterr().err.splitlines()
     assert "other" in line
+
+
+def test_a_library_that_tries_again_and_again_says_so_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    repetitions = logs._Repetitions(lambda: now)
+
+    def is_logged(name: str, line: str, *arguments: object) -> bool:
+        return repetitions.filter(logging.LogRecord(name, logging.ERROR, "", 0, line, arguments, None))
+
+    assert is_logged("aiokafka.cluster", "Topic %s not found", "logins")
+    assert is_logged("aiokafka.cluster", "Topic %s not found", "others")
+    assert not is_logged("aiokafka.cluster", "Topic %s not found", "logins")
+    assert [is_logged("stream_app.partitions", "ours") for _ in range(2)] == [True, True]
+    now = logs.REPEAT_SECONDS
+    assert is_logged("aiokafka.cluster", "Topic %s not found", "logins")
+    monkeypatch.setattr(logs, "_REPEATED_LINES_MAX", 2)
+    assert is_logged("aiokafka.cluster", "a third line: what was said before is forgotten")
+    assert is_logged("aiokafka.cluster", "Topic %s not found", "logins")

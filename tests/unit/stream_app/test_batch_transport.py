@@ -64,6 +64,9 @@ class MadeUpThread:
         self._next, self._sequence = self._next + FETCH, self._sequence + 1
         return {PLACE: chunk}
 
+    async def topic_id(self) -> str | None:
+        return None
+
     async def log_range(self, _: Any) -> tuple[int, int]:
         return 0, RECORDS
 

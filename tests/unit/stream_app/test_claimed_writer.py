@@ -31,7 +31,7 @@ async def test_while_it_tries_again_each_problem_is_logged_once() -> None:
 async def test_large_dead_letters_are_written_by_several_statements() -> None:
     """One after the other, each as safe as a whole batch: here the answer to the second one is lost."""
     store, written = MemoryStore(), list[Batch]()
-    claim, position = await store.claim(PLACE, 0)
+    claim, position = await store.claim(PLACE, 0, None)
     store.faults.extend(["none", "after"])
     writer = ClaimedWriter(
         claim,

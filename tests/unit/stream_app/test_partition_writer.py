@@ -212,6 +212,21 @@ def test_retention_that_overtakes_a_stopped_worker_is_counted_as_loss() -> None:
     play(scene())
 
 
+def test_a_loss_is_counted_once_however_often_the_partition_is_claimed() -> None:
+    """Also while no record comes whose write would move the position past it."""
+
+    async def scene() -> None:
+        it = Scene(log=FakeLog(log_start=4))
+        it.store.positions[PARTITION] = Position(1, 1)
+        for _ in range(3):
+            async with it.opened() as writer:
+                assert (writer.lag.next_offset, writer.lag.log_end_offset) == (4, 4)
+        assert it.store.positions[PARTITION] == Position(4, 4)
+        assert it.count("records_lost_total") == 3
+
+    play(scene())
+
+
 def test_retention_that_overtakes_a_running_worker_is_counted_as_loss() -> None:
     async def scene() -> None:
         it = Scene()
@@ -255,6 +270,55 @@ def test_a_topic_made_anew_while_running_stops_the_partition() -> None:
             it.log.deliver(writer, 3)
             await it.until(lambda: writer.state is State.STOPPED)
         assert sorted(it.store.offsets()) == list(range(20))
+
+    play(scene())
+
+
+def test_a_topic_made_anew_that_has_grown_past_the_position_stops_the_partition() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        async with it.opened() as writer:
+            await it.drain(writer)
+        it.log = FakeLog(id="the second")
+        it.log.append(*logins(30))
+        writer = it.open()
+        await it.until(lambda: writer.state is State.STOPPED)
+        problem = writer.problem or ""
+        assert "belongs to the topic the first; the second is there" in problem
+        assert problem.endswith("faust -A stream_app positions reset --topic logins --partition 3 --to 0")
+        it.store.positions[PARTITION], it.store.topic_ids[PARTITION] = Position(0, 9), None  # as that command does
+        await it.drain(writer)
+        await writer.close(1)
+        assert sorted(it.store.offsets()) == list(range(30))
+
+    play(scene())
+
+
+def test_a_topic_made_anew_while_running_is_noticed_by_its_id() -> None:
+    """What came of it until then is read again from its beginning: it is there once."""
+
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        async with it.opened() as writer:
+            await it.drain(writer)
+            writer.saw_topic(None)
+            writer.saw_topic("the first")
+            assert writer.writes
+            it.log.id = "the second"
+            it.log.records.clear()
+            it.log.append(*logins(30))
+            await it.drain(writer)  # in the seconds before anybody has asked
+            writer.saw_topic("the second")
+            await it.until(lambda: writer.state is State.STOPPED)
+            writer.saw_topic("the second")
+            it.store.positions[PARTITION], it.store.topic_ids[PARTITION] = Position(0, 9), None
+            await it.until(lambda: writer.writes)
+            await it.drain(writer)
+            writer.saw_topic("the second")
+            assert writer.writes
+        assert sorted(it.store.offsets()) == list(range(30))
 
     play(scene())
 
