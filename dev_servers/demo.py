@@ -16,15 +16,18 @@ from dev_servers.__main__ import stop_signals_interrupt
 from dev_servers.demo_progress import Counter, Counts, ProgressView
 from dev_servers.demo_report import Report
 from dev_servers.elasticmq import LoginQueue
-from dev_servers.local_pipeline import LocalPipeline
+from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins
 from dev_servers.message_files import MessageFileError, read_bodies
 from dev_servers.process import DevServerError, log_tail
+from dev_servers.prometheus import Prometheus
 from dev_servers.queue_filling import QueueFiller, batches, sqs_client
 
 POLL_SECONDS = 0.2
 STANDSTILL_SECONDS = 60.0
 """The demo gives up when no message comes any further for so long. Longer than a killed bridge's messages stay hidden."""
+SCRAPE_SECONDS = 1.0
+"""Quicker than in production: the demo's load is over in seconds."""
 KILLS = 2
 KILL_VISIBILITY_SECONDS = 10
 PLAIN_WIDTH = 140
@@ -37,9 +40,11 @@ class DemoError(Exception):
 class Demo:
     """One run: fill, watch, report."""
 
-    def __init__(self, pipeline: LocalPipeline, console: Console) -> None:
+    def __init__(self, pipeline: LocalPipeline, console: Console, *, watched: bool) -> None:
+        """``watched``: by a monitor and, where it is installed, Prometheus."""
         self._pipeline = pipeline
         self._console = console
+        self._watched = watched
 
     def start(self) -> None:
         """Servers, keysets, tables, processes."""
@@ -50,8 +55,22 @@ class Demo:
         say("  faust -A stream_app keys create: made keysets for this demo only; yours are made once and kept")
         say("  faust -A stream_app migrate: made tables and roles")
         self._pipeline.start_processes()
+        if self._watched:
+            self._pipeline.processes.start_monitor(MONITOR)
         self._pipeline.processes.wait_ready()
         say(f"  python -m bridges sqs, and {len(self._pipeline.workers)} of faust -A stream_app worker: ready")
+        if self._watched:
+            self._watch_it()
+
+    def _watch_it(self) -> None:
+        say = self._console.print
+        say("  faust -A stream_app monitor: ready")
+        if Prometheus.is_installed():
+            prometheus = Prometheus(self._pipeline.directory / "prometheus", scrape_seconds=SCRAPE_SECONDS)
+            self._pipeline.watch(prometheus)
+            say(f"  prometheus scrapes all of them and evaluates the alerts: {prometheus.url}", soft_wrap=True)
+        else:
+            say("  prometheus is not installed (Debian: apt-get install prometheus), so nothing keeps what they show")
 
     def move(self, bodies: Sequence[str], kills: int) -> Counts:
         """Send all and wait until each is a row or a dead letter; ``kills`` times everything of ours is killed on the way."""
@@ -64,7 +83,7 @@ class Demo:
                 for number in range(kills):
                     sending = pool.submit(filler.send, bodies[number * share : (number + 1) * share])
                     self._watch(counter, filler, view, sending, until_finished=number * share + 1)
-                    self._pipeline.processes.kill(*self._pipeline.processes.running)
+                    self._pipeline.processes.kill(BRIDGE, *self._pipeline.workers)
                     self._console.print("  killed the bridge and the workers with SIGKILL; starting them again")
                     self._pipeline.start_processes()
                     sending.result()
@@ -124,6 +143,8 @@ class Demo:
             say(f"  {name}={value}", markup=False, soft_wrap=True)
         for name, url in self._pipeline.metrics_urls.items():
             say(f"  {name}: {url}", markup=False, soft_wrap=True)
+        if self._pipeline.prometheus is not None:
+            say(f"  prometheus: {self._pipeline.prometheus.url}", markup=False, soft_wrap=True)
         while True:
             self._pipeline.check()
             time.sleep(POLL_SECONDS)
@@ -167,7 +188,7 @@ def state_directory(chosen: Path | None) -> Iterator[Path]:
     "--logins", type=click.IntRange(1, 1_000_000), default=5_000, show_default=True, help="Without --input: made-up ones."
 )
 @click.option("--workers", type=click.IntRange(1, 4), default=2, show_default=True)
-@click.option("--keep", is_flag=True, help="Stay up at the end and show the addresses.")
+@click.option("--keep", is_flag=True, help="Stay up at the end and show the addresses; with monitor and Prometheus.")
 @click.option("--kill", is_flag=True, help="Kill the bridge and the workers with SIGKILL in the middle, and start them again.")
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Keep data and logs there.")
 def main(*, file: Path | None, logins: int, workers: int, keep: bool, kill: bool, directory: Path | None) -> None:
@@ -181,7 +202,7 @@ def main(*, file: Path | None, logins: int, workers: int, keep: bool, kill: bool
             visibility_seconds = KILL_VISIBILITY_SECONDS if kill else LoginQueue().visibility_seconds
             pipeline = LocalPipeline(state, workers=workers, visibility_seconds=visibility_seconds)
             try:
-                demo = Demo(pipeline, console)
+                demo = Demo(pipeline, console, watched=keep)
                 demo.start()
                 counts = demo.move(bodies, KILLS if kill else 0)
                 check_end(counts, len(bodies), dead_letters=1 if file is None else None)

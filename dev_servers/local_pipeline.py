@@ -9,6 +9,7 @@ from dev_servers.kafka import Kafka
 from dev_servers.pipeline_processes import PipelineProcesses
 from dev_servers.ports import HOST
 from dev_servers.postgres import Postgres
+from dev_servers.prometheus import Prometheus
 from dev_servers.server import Server, start_together, stop_together
 
 TOPIC = "logins"
@@ -17,7 +18,7 @@ MONITOR = "monitor"
 
 
 class LocalPipeline:
-    """Three servers, one bridge, some workers. All state is in ``directory``, logs in its ``logs``."""
+    """Three servers, one bridge, some workers; where wished, a monitor and Prometheus. All state is in ``directory``."""
 
     def __init__(self, directory: Path, *, workers: int = 2, visibility_seconds: int = 30) -> None:
         self.directory = directory.resolve()
@@ -26,6 +27,7 @@ class LocalPipeline:
         # So that each row can tell when it was committed.
         self.postgres = Postgres(self.directory / "postgres", settings={"track_commit_timestamp": "on"})
         self.servers: tuple[Server, ...] = (self.elasticmq, self.kafka, self.postgres)
+        self.prometheus: Prometheus | None = None
         self.workers = tuple(f"worker-{number}" for number in range(1, workers + 1))
         self._keys = keys = self.directory / "keys"
         self.processes = PipelineProcesses(
@@ -64,6 +66,19 @@ class LocalPipeline:
         self.processes.start_bridge(BRIDGE)
         for worker in self.workers:
             self.processes.start_worker(worker)
+        self.scrape()
+
+    def watch(self, prometheus: Prometheus) -> None:
+        """Start this Prometheus, have it scrape all processes, and treat it as one of the servers from now on."""
+        self.prometheus = prometheus
+        self.scrape()
+        prometheus.start()
+        self.servers = (*self.servers, prometheus)
+
+    def scrape(self) -> None:
+        """Tell Prometheus where the processes are now: one that was started again has another port."""
+        if self.prometheus is not None:
+            self.prometheus.scrape(self.processes.ports)
 
     def check(self) -> None:
         """Raise :class:`dev_servers.process.DevServerError` if anything has ended that should run."""

@@ -10,15 +10,18 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
 import psycopg2
 
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins
+from dev_servers.prometheus import installed
 
 DEMO_SECONDS = 200
 GONE_SECONDS = 30
+SCRAPED_SECONDS = 20
 
 
 @contextmanager
@@ -40,6 +43,12 @@ def still_running(directory: Path) -> list[str]:
         if str(directory) in words or str(directory) in str((each.info["environ"] or {}).get("MASKING_KEYSET_FILE")):
             found.append(words)
     return found
+
+
+def rows_by_prometheus(url: str) -> float:
+    """The rows that Prometheus has heard of; 0 before its first look."""
+    with urllib.request.urlopen(f"{url}/api/v1/query?query=sum(stream_rows_written_total)", timeout=5) as answer:  # noqa: S310
+        return sum(float(series["value"][1]) for series in json.load(answer)["data"]["result"])
 
 
 def test_a_file_of_one_hundred_messages_ends_as_99_rows_and_1_dead_letter_though_all_is_killed_on_the_way(tmp_path: Path) -> None:
@@ -67,12 +76,13 @@ def test_a_file_of_one_hundred_messages_ends_as_99_rows_and_1_dead_letter_though
 
 
 def test_it_stays_up_where_wished_with_addresses_that_answer_and_ends_on_sigterm(tmp_path: Path) -> None:
+    installed("prometheus")
     with demo(tmp_path, "--logins", "300", "--keep") as process:
         assert process.stdout is not None
         lines: list[str] = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("  worker-2: "):
+            if line.startswith("  prometheus: "):
                 break
         output = "".join(lines)
         assert "300 rows and 1 dead letter of 301 messages" in output, output
@@ -82,9 +92,13 @@ def test_it_stays_up_where_wished_with_addresses_that_answer_and_ends_on_sigterm
             cursor.execute("SELECT count(*), count(DISTINCT message_id) FROM user_logins")
             assert cursor.fetchone() == (300, 300)
         urls = re.findall(r"http://\S+/metrics", output)
-        assert len(urls) == 3
+        assert len(urls) == 4, "a bridge, two workers, a monitor"
         for url in urls:
             assert b"# HELP" in urllib.request.urlopen(url, timeout=5).read()  # noqa: S310 - the demo's own
+        deadline = time.monotonic() + SCRAPED_SECONDS
+        while (rows := rows_by_prometheus(lines[-1].split()[1])) != 300:
+            assert time.monotonic() < deadline, rows
+            time.sleep(0.1)
         process.terminate()
         assert process.wait(GONE_SECONDS) == 0
     assert list(tmp_path.iterdir()) == []
@@ -92,11 +106,10 @@ def test_it_stays_up_where_wished_with_addresses_that_answer_and_ends_on_sigterm
 
 
 def test_nothing_is_left_running_when_the_demo_is_killed(tmp_path: Path) -> None:
-    with demo(tmp_path, "--logins", "50", "--keep") as process:
+    with demo(tmp_path, "--logins", "50", "--keep", PATH=str(tmp_path)) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("Sending"):
-                break
+        before = list(takewhile(lambda line: not line.startswith("Sending"), process.stdout))
+        assert "  prometheus is not installed (Debian: apt-get install prometheus)" in "".join(before), "nor anything else of PATH"
         assert len(still_running(tmp_path)) > 6
         process.kill()
         process.wait()
