@@ -126,7 +126,7 @@ def board() -> Dashboard:
             graph(
                 "Cost of a row",
                 Query(
-                    f"sum by (step) (rate(stream_build_step_seconds_total[$__rate_interval])) / on () group_left ({FINISHED} > 0)",
+                    f"sum by (step) (rate(stream_build_step_seconds_total[$__rate_interval])) / on () group_left () ({FINISHED} > 0)",
                     "{{step}}",
                 ),
                 Query(
