@@ -4,7 +4,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.postgres.connection import MONITOR, connect
 from stream_app.postgres.queries import load_queries
@@ -63,14 +62,12 @@ class Database:
         self._opened.close()
 
     def _rows(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-        try:
-            if self._connection is None:
-                self._connection = self._opened.enter_context(
-                    connect(self._settings, role=MONITOR, application_name="login-stream monitor")
-                )
-            with self._connection.cursor() as cursor:
+        connection, self._connection = self._connection, None
+        with self._opened.pop_all() as opened:  # an error leaves through `connect`, which closes the connection and makes it ours
+            if connection is None:
+                connection = opened.enter_context(connect(self._settings, role=MONITOR, application_name="login-stream monitor"))
+            with connection.cursor() as cursor:
                 cursor.execute(self._queries[query], parameters)
-                return cursor.fetchall()
-        except PipelineError:
-            self.close()
-            raise
+                rows = cursor.fetchall()
+            self._connection, self._opened = connection, opened.pop_all()
+        return rows

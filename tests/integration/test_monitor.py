@@ -192,6 +192,20 @@ def test_without_postgres_what_waits_grows_older_and_it_is_named(scene: Scene, m
     assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=15)
 
 
+def test_a_session_that_postgres_ends_is_named_and_the_next_look_makes_another(scene: Scene) -> None:
+    scene.look()
+    scene.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'login-stream monitor'"
+        " AND datname = current_database()"
+    )
+    scene.monitor.look()
+    assert scene.value("ready", dependency="postgres") == 0
+    assert list(scene.monitor.readyz().details["waiting_for"]) == ["postgres"]
+    scene.monitor.look()
+    assert scene.value("ready", dependency="postgres") == 1
+    assert scene.monitor.readyz().ok
+
+
 def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> None:
     scene.produce(3, sent_ago=100)
     scene.look()
