@@ -13,6 +13,7 @@ from running_pipeline import RunningPipeline
 
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS, ElasticMq
 from dev_servers.kafka import Kafka
+from dev_servers.pipeline_processes import PipelineProcesses
 from dev_servers.postgres import Postgres
 from pipeline.contract import RECORD_BYTES_MAX
 
@@ -23,8 +24,7 @@ PARTITIONS = 4
 def keys_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keysets made by the command that users have."""
     directory = tmp_path_factory.mktemp("keys")
-    pipeline = RunningPipeline(directory, {}, "", "", "", "")
-    pipeline.run("keys", "create", "--directory", str(directory / "keysets"))
+    PipelineProcesses(directory, {}).run("keys", "create", "--directory", str(directory / "keysets"))
     return directory / "keysets"
 
 
@@ -32,7 +32,7 @@ def keys_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_template(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The name of a database that `migrate` made, to copy from."""
     dsn = postgres.create_database()
-    RunningPipeline(tmp_path_factory.mktemp("migrate"), {"POSTGRES_DSN": dsn}, "", "", "", "").run("migrate")
+    PipelineProcesses(tmp_path_factory.mktemp("migrate"), {"POSTGRES_DSN": dsn}).run("migrate")
     return dsn.rpartition("/")[2]
 
 
@@ -57,8 +57,8 @@ def pipeline(
     admin.create_topics([NewTopic(name, PARTITIONS, 1, config={"max.message.bytes": str(RECORD_BYTES_MAX)})])[name].result()
     dsn = postgres.create_database(template=migrated_template)
     running = RunningPipeline(
-        directory=tmp_path,
-        environment={
+        tmp_path,
+        {
             "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
             "KAFKA_TOPIC": name,
             "KAFKA_SESSION_TIMEOUT_SECONDS": "6",
@@ -70,7 +70,6 @@ def pipeline(
         bootstrap_servers=kafka.bootstrap_servers,
         dsn=dsn,
         topic=name,
-        group=name,
     )
     yield running
     running.stop_all()

@@ -1,26 +1,19 @@
 """The pipeline as its users run it: bridge and workers as processes, told by environment variables, and what they left behind."""
 
 import re
-import socket
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from signal import Signals
 from typing import Any
-from urllib.request import urlopen
 
 import psycopg2
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from prometheus_client.parser import text_string_to_metric_families
 
-from dev_servers.process import ChildProcess, Launch
+from dev_servers.pipeline_processes import PipelineProcesses
 
-ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0
 
 
@@ -34,93 +27,21 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SE
     return value
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class RunningPipeline(PipelineProcesses):
+    """One test's pipeline, its processes and what they left: a topic, group and database of its own on shared servers."""
 
-
-@dataclass
-class RunningPipeline:
-    """Names, environment and processes of one test's pipeline: its own topic, group and database on shared servers."""
-
-    directory: Path
-    environment: dict[str, str]
-    bootstrap_servers: str
-    dsn: str
-    topic: str
-    group: str
-    processes: dict[str, ChildProcess] = field(default_factory=dict)
-    ports: dict[str, int] = field(default_factory=dict)
-
-    # --- processes
-
-    def run(self, *command: str, check: bool = True) -> tuple[int, str]:
-        """Run `python -m faust -A stream_app …` to its end; return code and output."""
-        name = f"command-{len(list(self.directory.glob('command-*.log')))}"
-        child = ChildProcess(
-            name,
-            Launch([sys.executable, "-m", "faust", "-A", "stream_app", *command], self.environment, ROOT),
-            self.directory / f"{name}.log",
-        )
-        code = child.wait(WAIT_SECONDS)
-        output = child.log_file.read_text()
-        assert code == 0 or not check, output
-        return code, output
-
-    def start(self, name: str, command: Sequence[str], **settings: str) -> ChildProcess:
-        child = ChildProcess(
-            name,
-            Launch([sys.executable, *command], {**self.environment, **settings}, ROOT, stop_seconds=30),
-            self.directory / f"{name}.log",
-        )
-        self.processes[name] = child
-        return child
-
-    def start_worker(self, name: str = "worker", **settings: str) -> ChildProcess:
-        self.ports[name] = free_port()
-        return self.start(name, ["-m", "faust", "-A", "stream_app", "worker"], WEB_PORT=str(self.ports[name]), **settings)
-
-    def start_bridge(self, name: str = "bridge", **settings: str) -> ChildProcess:
-        self.ports[name] = free_port()
-        return self.start(name, ["-m", "bridges", "sqs"], BRIDGE_WEB_PORT=str(self.ports[name]), **settings)
-
-    def kill(self, name: str) -> None:
-        self.processes.pop(name).kill()
-
-    def stop(self, name: str) -> int:
-        """SIGTERM; the exit code."""
-        return self.processes.pop(name).stop(Signals.SIGTERM)
+    def __init__(self, directory: Path, environment: Mapping[str, str], *, bootstrap_servers: str, dsn: str, topic: str) -> None:
+        super().__init__(directory, environment)
+        self.bootstrap_servers = bootstrap_servers
+        self.dsn = dsn
+        self.topic = topic
 
     def stop_all(self) -> None:
-        for name in list(self.processes):
-            self.stop(name)
+        self.stop(*self.running)
 
-    def wait_ready(self, name: str) -> None:
-        def ready() -> bool:
-            self.processes[name].check()
-            try:
-                return urlopen(f"http://127.0.0.1:{self.ports[name]}/readyz", timeout=2).status == 200
-            except OSError:
-                return False
-
-        wait_until(ready, f"{name} is ready")
-
-    def log(self, name: str) -> str:
-        return (self.directory / f"{name}.log").read_text()
-
-    def scrape(self, name: str) -> str:
-        with urlopen(f"http://127.0.0.1:{self.ports[name]}/metrics", timeout=5) as answer:
-            return answer.read().decode()
-
-    def metric(self, name: str, metric: str, **labels: str) -> float:
-        """The sum over a metric's series that have these labels."""
-        return sum(
-            sample.value
-            for family in text_string_to_metric_families(self.scrape(name))
-            for sample in family.samples
-            if sample.name == metric and labels.items() <= sample.labels.items()
-        )
+    def stop_worker(self) -> int:
+        """SIGTERM to the only one; its exit code."""
+        return self.stop("worker")["worker"]
 
     # --- what is in Kafka and Postgres
 
@@ -165,7 +86,7 @@ class RunningPipeline:
             consumer.close()
 
     def positions(self) -> dict[int, int]:
-        return dict(self.query("SELECT partition, next_offset FROM stream_positions WHERE topic = %s", [self.topic]))  # type: ignore[arg-type]
+        return dict(self.query("SELECT partition, next_offset FROM stream_positions WHERE topic = %s", [self.topic]))
 
     def wait_drained(self, seconds: float = WAIT_SECONDS) -> None:
         """Until every position is at its log's end."""

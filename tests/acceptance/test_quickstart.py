@@ -21,7 +21,7 @@ WAIT_FOR_ALL_THREE = """
 until [ "$(psql "$POSTGRES_DSN" -Atc 'SELECT (SELECT count(*) FROM user_logins) + (SELECT count(*) FROM dead_letters)')" = 3 ]
 do sleep 0.1; done
 """
-STOP_BOTH = """
+STOP_ALL = """
 kill $(jobs -p)
 for process in $(jobs -p); do wait "$process" || echo "a process ended with $?"; done
 """
@@ -59,6 +59,7 @@ def test_the_quickstart_does_what_it_says(
         "CONSUMER_GROUP": "quickstart",
         "WEB_PORT": str(free_port()),
         "BRIDGE_WEB_PORT": "0",
+        "MONITOR_WEB_PORT": "0",
     }
     (tmp_path / ".demo").mkdir()
     (tmp_path / ".demo" / "servers.env").write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in servers.items()))
@@ -71,7 +72,7 @@ def test_the_quickstart_does_what_it_says(
     script = "\n".join(
         [prepare, start, send, WAIT_FOR_ALL_THREE]
         + [f"echo '--- {number}'; {command}" for number, command in enumerate((select_command, list_command))]
-        + [f"echo '--- 2'; {reveal_command.replace(token, any_token)}", "echo '--- 3'", STOP_BOTH]
+        + [f"echo '--- 2'; {reveal_command.replace(token, any_token)}", "echo '--- 3'", STOP_ALL]
     )
     environment = {**os.environ, **of_this_test, "PYTHONPATH": str(PROJECT), "PATH": f"{_bin('psql').parent}:{os.environ['PATH']}"}
     bash = subprocess.Popen(

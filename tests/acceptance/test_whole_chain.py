@@ -102,8 +102,7 @@ def test_20000_messages_each_once_although_everything_is_killed(
         assert masker.reveal("ip", masked_ip) == login.ip
         assert masker.reveal("device_id", masked_device_id) == login.device_id
 
-    names = [name for name in pipeline.processes if name in pipeline.ports]
-    left = everything_left(pipeline, postgres, [pipeline.scrape(name) for name in names])
+    left = everything_left(pipeline, postgres, [pipeline.scrape(name) for name in pipeline.running])
     pipeline.stop_all()
     found = set(RAW_VALUE.findall(left)) & raw_values(logins)
     assert found == set()
@@ -176,5 +175,5 @@ def test_bad_input_becomes_dead_letters_with_reasons_and_the_good_beside_it_rows
     assert pipeline.metric("worker", "stream_records_with_extra_keys_total") == 1
     assert pipeline.metric("worker", "stream_dead_letters_total", reason="too_deep") == 1
     assert "198.51.100.77" not in str(pipeline.query("SELECT * FROM user_logins")) + pipeline.log("worker")
-    _, listed = pipeline.run("dead-letters", "list")
+    listed = pipeline.run("dead-letters", "list")
     assert "invalid_app_version" in listed

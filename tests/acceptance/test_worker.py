@@ -64,14 +64,14 @@ def test_a_filled_topic_becomes_rows_whose_tokens_open(pipeline: RunningPipeline
         if number % 100 == 0:
             assert masker.reveal("ip", masked_ip) == login["ip"]
             assert masker.reveal("device_id", masked_device_id) == login["device_id"]
-    assert pipeline.stop("worker") == 0
+    assert pipeline.stop_worker() == 0
 
 
 def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPipeline) -> None:
     pipeline.produce(logins(range(1_000)))
     pipeline.start_worker()
     pipeline.wait_drained()
-    pipeline.stop("worker")
+    pipeline.stop_worker()
     lines = [line for line in pipeline.log("worker").splitlines() if "partition_claimed" not in line]
     assert [line.split("] ")[1].split(" ")[0] for line in lines if "Coordinator" not in line and "coordinator" not in line] == [
         "worker_started",
@@ -82,7 +82,7 @@ def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPip
 def test_logs_can_be_json(pipeline: RunningPipeline) -> None:
     pipeline.start_worker(LOG_FORMAT="json")
     pipeline.wait_ready("worker")
-    pipeline.stop("worker")
+    pipeline.stop_worker()
     events = [json.loads(line)["event"] for line in pipeline.log("worker").splitlines()]
     assert {"worker_started", "partition_claimed", "worker_stopped"} <= set(events)
 
@@ -99,8 +99,7 @@ def test_a_few_records_are_written_without_waiting_for_a_full_window(pipeline: R
 def test_a_second_worker_starts_beside_the_first_and_takes_its_share(pipeline: RunningPipeline) -> None:
     pipeline.start_worker("first")
     pipeline.wait_ready("first")
-    pipeline.ports["second"] = pipeline.ports["first"]
-    pipeline.start("second", ["-m", "faust", "-A", "stream_app", "worker"], WEB_PORT=str(pipeline.ports["first"]))
+    pipeline.start_worker("second", WEB_PORT=str(pipeline.ports["first"]))
     wait_until(lambda: fields_in_log(pipeline.log("second"), "partition_claimed"), "the second claims partitions")
     (started,) = fields_in_log(pipeline.log("second"), "worker_started")
     assert int(started["web_port"]) > pipeline.ports["first"]
@@ -128,11 +127,11 @@ def test_a_worker_that_slept_through_its_session_writes_nothing_more(pipeline: R
     pipeline.wait_ready("zombie")
     pipeline.produce(logins(range(1_000)))
     wait_until(lambda: pipeline.metric("zombie", "stream_records_received_total") == 1_000, "the records wait in an open window")
-    pipeline.processes["zombie"].send_signal(Signals.SIGSTOP)
+    pipeline.running["zombie"].send_signal(Signals.SIGSTOP)
     pipeline.start_worker("heir")
     wait_until(lambda: pipeline.count("user_logins") == 1_000, "the heir writes them")
     pipeline.produce(logins(range(1_000, 2_000)))
-    pipeline.processes["zombie"].send_signal(Signals.SIGCONT)
+    pipeline.running["zombie"].send_signal(Signals.SIGCONT)
     pipeline.wait_drained()
     wait_until(lambda: pipeline.metric("zombie", "stream_writes_fenced_total") >= 1, "the zombie's write is refused and counted")
     pipeline.assert_each_once(message_id(number) for number in range(2_000))
@@ -145,7 +144,7 @@ def test_a_write_of_a_former_owner_is_fenced(pipeline: RunningPipeline) -> None:
     wait_until(lambda: pipeline.metric("worker", "stream_records_received_total") == 100, "the records wait in an open window")
     pipeline.query("UPDATE stream_positions SET epoch = epoch + 1, owner = 'another'")
     pipeline.produce(logins(range(100, 200)))
-    pipeline.stop("worker")
+    pipeline.stop_worker()
     assert pipeline.count("user_logins") == 0
     assert "write_fenced" in pipeline.log("worker")
     pipeline.start_worker("heir")
@@ -209,7 +208,7 @@ def test_a_missing_table_stops_the_partition_until_it_is_there(pipeline: Running
 def test_a_topic_made_anew_stops_the_partition_and_names_the_command(pipeline: RunningPipeline) -> None:
     pipeline.query(
         "INSERT INTO stream_positions SELECT %s, %s, p, 1000, 1, 'before', now() FROM generate_series(0, 3) p",
-        [pipeline.group, pipeline.topic],
+        [pipeline.topic, pipeline.topic],
     )
     pipeline.produce(logins(range(100)))
     pipeline.start_worker()
@@ -245,7 +244,7 @@ def test_it_stops_within_its_bound_and_writes_what_it_held(pipeline: RunningPipe
     pipeline.produce(logins(range(100)))
     wait_until(lambda: pipeline.metric("worker", "stream_records_received_total") == 100, "the records wait in an open window")
     started = time.monotonic()
-    assert pipeline.stop("worker") == 0
+    assert pipeline.stop_worker() == 0
     assert time.monotonic() - started < 5
     assert pipeline.count("user_logins") == 100
 
@@ -258,7 +257,7 @@ def test_it_stops_within_a_bound_although_kafka_is_silent(pipeline: RunningPipel
     kafka.child.send_signal(Signals.SIGSTOP)
     try:
         started = time.monotonic()
-        assert pipeline.stop("worker") == 0
+        assert pipeline.stop_worker() == 0
         assert time.monotonic() - started < 25
     finally:
         kafka.child.send_signal(Signals.SIGCONT)
@@ -268,8 +267,8 @@ def test_it_stops_within_a_bound_although_kafka_is_silent(pipeline: RunningPipel
 def test_it_waits_for_kafka_and_says_so(pipeline: RunningPipeline) -> None:
     pipeline.start_worker(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
     wait_until(lambda: "waiting_for_kafka" in pipeline.log("worker"), "it says what it waits for")
-    assert pipeline.processes["worker"].returncode is None
-    assert pipeline.stop("worker") == 0
+    assert pipeline.running["worker"].returncode is None
+    assert pipeline.stop_worker() == 0
 
 
 @pytest.mark.parametrize(
@@ -286,6 +285,6 @@ def test_it_waits_for_kafka_and_says_so(pipeline: RunningPipeline) -> None:
 def test_a_start_without_what_it_needs_is_refused_in_one_line(pipeline: RunningPipeline, setting: str, value: str) -> None:
     worker = pipeline.start_worker(**{setting: value})
     assert worker.wait(30) == 1
-    del pipeline.processes["worker"]
+    del pipeline.running["worker"]
     (line,) = pipeline.log("worker").splitlines()
     assert line.startswith(f"Error: {setting}: ")

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,13 +16,12 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from mypy_boto3_sqs import SQSClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS
-from dev_servers.process import ChildProcess, Launch
+from dev_servers.pipeline_processes import PipelineProcesses
+from dev_servers.ports import HOST
 from pipeline.contract import RECORD_BYTES_MAX
 
-ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 30.0
 
 
@@ -151,7 +149,6 @@ class RunningBridge:
     """One bridge process; ends with the test, whatever happens."""
 
     def __init__(self, directory: Path, queue: Queue, topic: Topic, *, endpoint_url: str | None = None, **settings: str) -> None:
-        self.log_file = directory / f"bridge-{secrets.token_hex(4)}.log"
         environment: Mapping[str, str] = {
             **MADE_UP_CREDENTIALS,
             "AWS_ENDPOINT_URL_SQS": endpoint_url or queue.endpoint_url,
@@ -161,11 +158,13 @@ class RunningBridge:
             "LOG_FORMAT": "json",
             "BRIDGE_RECEIVE_WAIT_SECONDS": "1",
             "BRIDGE_RECEIVERS": "4",
-            "BRIDGE_WEB_PORT": "0",
+            "PYTHONWARNINGS": "error",
             **settings,
         }
-        launch = Launch([sys.executable, "-W", "error", "-m", "bridges", "sqs"], environment, ROOT, stop_seconds=20)
-        self.child = ChildProcess("bridge", launch, self.log_file)
+        self._processes = PipelineProcesses(directory, environment)
+        self._name = f"bridge-{secrets.token_hex(4)}"
+        self.child = self._processes.start_bridge(self._name)
+        self.log_file = self.child.log_file
 
     def __enter__(self) -> Self:
         return self
@@ -186,23 +185,15 @@ class RunningBridge:
 
         return wait_for(seen, f"the event {name}; log: {self.log_file.read_text()[-2_000:]}", seconds)[-1]
 
-    @property
-    def port(self) -> int:
-        return int(self.wait_for_event("operations_served")["port"])
-
     def metric(self, name: str, **labels: str) -> float:
-        """The value of one sample, 0 where there is none yet."""
-        with urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as response:
-            text = response.read().decode()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == name and sample.labels == labels:
-                    return sample.value
-        raise AssertionError(f"no sample {name} {labels}")
+        """The sum over a metric's series that have these labels."""
+        self.wait_for_event("operations_served")
+        return self._processes.metric(self._name, name, **labels)
 
     def health(self, path: str) -> tuple[int, dict[str, Any]]:
+        self.wait_for_event("operations_served")
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
+            with urlopen(f"http://{HOST}:{self._processes.ports[self._name]}{path}", timeout=5) as response:
                 return response.status, json.load(response)
         except HTTPError as error:
             return error.code, json.load(error)
