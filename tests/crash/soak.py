@@ -27,7 +27,13 @@ SETUP = Setup(
     also_fifo=True,
     messages_per_second=150.0,
     proxied=("kafka", "postgres", "sqs"),
-    settings={"WINDOW_SECONDS": "1", "BRIDGE_IN_FLIGHT_MESSAGES_MAX": "500"},
+    settings={
+        "WINDOW_SECONDS": "1",
+        "WINDOW_ROWS": "500",
+        "BRIDGE_IN_FLIGHT_MESSAGES_MAX": "500",
+        "POSTGRES_STATEMENT_TIMEOUT_SECONDS": "3",
+        "POSTGRES_CONNECT_TIMEOUT_SECONDS": "3",
+    },
 )
 ABSENCE_SECONDS = 300.0
 ABSENCE_SHARE = 0.1
@@ -52,7 +58,7 @@ class Report:
     """Faults that did not take place."""
     checks: int = 0
     sent: dict[str, int] = field(default_factory=dict)
-    """By kind of queue."""
+    """By kind of queue, and past the queues."""
     verdict: Verdict | None = None
     """The last check's."""
     mebibytes: dict[str, float] = field(default_factory=dict)
@@ -163,6 +169,7 @@ class Soak:
             "FIFO" if queue.fifo else "standard": load.sent
             for queue, load in zip(self.system.queues, self.system.workloads, strict=True)
         }
+        report.sent["by other producers"] = self.system.sent - sum(report.sent.values())
         if report.verdict.problems:
             report.failures.append(str(report.verdict))
 

@@ -197,8 +197,8 @@ class System:
 
     @property
     def sent(self) -> int:
-        """Messages, into all queues."""
-        return sum(workload.sent for workload in self.workloads)
+        """Messages, into all queues and by other producers."""
+        return self.ledger.sent
 
     @property
     def workers(self) -> list[str]:

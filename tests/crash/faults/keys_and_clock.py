@@ -110,6 +110,7 @@ def _refused(system: System, starts: Mapping[str, Mapping[str, str]]) -> dict[st
     "keyset-removed",
     "Running workers go on with the keys they hold; a start ends with an error that names the setting, until the file is back.",
     recovery_seconds=10,
+    soak=True,
 )
 def removed(system: System) -> Iterator[str]:
     """The masking keyset's file is gone for a while, and a worker is restarted in that time."""
@@ -117,13 +118,15 @@ def removed(system: System) -> Iterator[str]:
     worker, began = system.worker, time.time()
     system.moment()
     away = keyset.rename(keyset.with_suffix(".away"))
-    system.wait_flowing(200)
-    assert system.processes.stop(worker) == {worker: 0}
-    (said,) = _refused(system, {worker: {}}).values()
-    system.prove("its start was refused", lambda: f"Error: {MASKING.setting}: the file it names does not exist" in said)
-    assert "Traceback" not in said
-    system.wait_flowing(100)  # by the other worker alone
-    away.rename(keyset)
+    try:
+        system.wait_flowing(200)
+        assert system.processes.stop(worker) == {worker: 0}
+        (said,) = _refused(system, {worker: {}}).values()
+        system.prove("its start was refused", lambda: f"Error: {MASKING.setting}: the file it names does not exist" in said)
+        assert "Traceback" not in said
+        system.wait_flowing(100)  # by the other worker alone
+    finally:
+        away.rename(keyset)
     system.start_worker(worker)
     system.processes.wait_ready(worker)
     assert set(_rows_by_key(system, began)) == {_primary(keyset)}
@@ -166,6 +169,7 @@ def _spoiled(directory: Path) -> dict[KeysetFile, dict[Path, str]]:
     "Running workers go on with the keys they hold; a start with a keyset that can't be read, is damaged, of another kind, or open"
     " to others ends with an error that names the setting and tells nothing of the keys.",
     recovery_seconds=10,
+    soak=True,
 )
 def unreadable(system: System) -> Iterator[str]:
     """What stands at the keyset's path can't be read; a second worker is tried with one spoiled file after the other."""
@@ -174,25 +178,27 @@ def unreadable(system: System) -> Iterator[str]:
     system.moment()
     away = keyset.rename(keyset.with_suffix(".away"))
     keyset.mkdir()  # nobody can read a directory as a file, root neither
-    system.wait_flowing(100)
-    starts: dict[str, dict[str, str]] = {"worker-at-the-path": {}}
-    expected = {"worker-at-the-path": f"Error: {MASKING.setting}: can't read the file it names"}
-    for file, spoiled in _spoiled(others).items():
-        for path, problem in spoiled.items():
-            name = f"worker-with-{file.name}-{path.name}"
-            # The other keyset is as it should be: which one is looked at first does not matter then.
-            starts[name] = {MASKING.setting: str(away), file.setting: str(path)}
-            expected[name] = f"Error: {file.setting}: {problem}"
-    said: dict[str, str] = {}
-    names = list(starts)
-    for first in range(0, len(names), STARTS_AT_ONCE):
-        said |= _refused(system, {name: starts[name] for name in names[first : first + STARTS_AT_ONCE]})
-    for name, problem in expected.items():
-        assert problem in said[name], f"{name}: {said[name]}"
-        assert "Traceback" not in said[name], said[name]
-    system.prove("every start was refused with its reason", lambda: said.keys() == expected.keys())
-    keyset.rmdir()
-    away.rename(keyset)
+    try:
+        system.wait_flowing(100)
+        starts: dict[str, dict[str, str]] = {"worker-at-the-path": {}}
+        expected = {"worker-at-the-path": f"Error: {MASKING.setting}: can't read the file it names"}
+        for file, spoiled in _spoiled(others).items():
+            for path, problem in spoiled.items():
+                name = f"worker-with-{file.name}-{path.name}"
+                # The other keyset is as it should be: which one is looked at first does not matter then.
+                starts[name] = {MASKING.setting: str(away), file.setting: str(path)}
+                expected[name] = f"Error: {file.setting}: {problem}"
+        said: dict[str, str] = {}
+        names = list(starts)
+        for first in range(0, len(names), STARTS_AT_ONCE):
+            said |= _refused(system, {name: starts[name] for name in names[first : first + STARTS_AT_ONCE]})
+        for name, problem in expected.items():
+            assert problem in said[name], f"{name}: {said[name]}"
+            assert "Traceback" not in said[name], said[name]
+        system.prove("every start was refused with its reason", lambda: said.keys() == expected.keys())
+    finally:
+        keyset.rmdir()
+        away.rename(keyset)
     secrets = [key["keyData"]["value"] for key in json.loads(keyset.read_text())["key"]]
     secrets += [key["keyData"]["value"] for key in json.loads((others / MASKING_HMAC.name).read_text())["key"]]
     logs = "".join(file.read_text() for file in system.directory.glob("*.log"))
@@ -206,6 +212,7 @@ def unreadable(system: System) -> Iterator[str]:
     "keyset-replaced",
     "A file that is changed while workers run counts for none of them before its restart.",
     recovery_seconds=10,
+    soak=True,
 )
 def replaced(system: System) -> Iterator[str]:
     """Another keyset stands in the file for a while; nobody is restarted before it is put right."""
@@ -213,10 +220,12 @@ def replaced(system: System) -> Iterator[str]:
     right_text, right, began = keyset.read_text(), _primary(keyset), time.time()
     system.moment()
     _replace(keyset, (_other_keysets(system) / MASKING.name).read_text())
-    replaced_at = time.time()
-    system.prove("rows are written while another keyset is there", lambda: _rows_by_key(system, replaced_at)[right] > 300)
-    assert _primary(keyset) != right
-    _replace(keyset, right_text)
+    try:
+        replaced_at = time.time()
+        system.prove("rows are written while another keyset is there", lambda: _rows_by_key(system, replaced_at)[right] > 300)
+        assert _primary(keyset) != right
+    finally:
+        _replace(keyset, right_text)
     worker = system.worker
     _restart(system, worker)
     assert _masks_with(system, worker, right)
@@ -230,6 +239,7 @@ def replaced(system: System) -> Iterator[str]:
     " keys open with the new file.",
     recovery_seconds=10,
     fast=True,
+    soak=True,
 )
 def rotated(system: System) -> Iterator[str]:
     """The file gets a second key, which is primary; then one worker after the other is restarted."""
@@ -247,8 +257,10 @@ def rotated(system: System) -> Iterator[str]:
     assert _masks_with(system, first, new)
     assert _masks_with(system, second, old)
     both_from = time.time()
-    system.prove("both keys are in use", lambda: set(_rows_by_key(system, both_from)) == {old, new})
-    _restart(system, second)
+    try:
+        system.prove("both keys are in use", lambda: set(_rows_by_key(system, both_from)) == {old, new})
+    finally:
+        _restart(system, second)
     rotated_at = time.time()
     yield "rows of both keys were written at the same time"
     assert set(_rows_by_key(system, rotated_at)) == {new}, "after the last restart nothing is masked by the old key"
@@ -259,6 +271,7 @@ def rotated(system: System) -> Iterator[str]:
     "Nothing is lost: rows that one worker masks by another keyset are told by the key id in their tokens; the metric"
     " stream_masking_key_info shows two primary keys.",
     recovery_seconds=10,
+    soak=True,
 )
 def wrong_for_one(system: System) -> Iterator[str]:
     """One worker is started with a keyset that the other does not have."""

@@ -100,6 +100,7 @@ def other_producers(system: System) -> Iterator[str]:
     "duplicates",
     "A message that comes a hundred times is one row or one dead letter, in whichever partitions and order its records are.",
     recovery_seconds=20,
+    soak=True,
 )
 def duplicates(system: System) -> Iterator[str]:
     """Some a hundred times in a row; thousands once in each partition, in opposite orders, so that writes wait for each other."""
@@ -132,6 +133,7 @@ def duplicates(system: System) -> Iterator[str]:
     "one-partition-hot",
     "Nearly all messages are of one user, and so in one partition: the other partitions flow on.",
     recovery_seconds=20,
+    soak=True,
     setup=Setup(workers=2),
 )
 def one_partition_hot(system: System) -> Iterator[str]:

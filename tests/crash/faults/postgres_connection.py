@@ -26,7 +26,13 @@ def _cut(system: System, moment: Moment) -> None:
         system.servers.postgres_proxy.heal()
 
 
-@fault("postgres-cut-before-the-write", "A write that did not reach Postgres is sent again.", recovery_seconds=15, setup=PROXIED)
+@fault(
+    "postgres-cut-before-the-write",
+    "A write that did not reach Postgres is sent again.",
+    recovery_seconds=15,
+    setup=PROXIED,
+    soak=True,
+)
 def cut_before(system: System) -> Iterator[str]:
     """The server never sees it."""
     _cut(system, Moment.BEFORE_FORWARDING)
@@ -34,7 +40,11 @@ def cut_before(system: System) -> Iterator[str]:
 
 
 @fault(
-    "postgres-cut-during-the-write", "Whether a write was carried out is asked, not guessed.", recovery_seconds=15, setup=PROXIED
+    "postgres-cut-during-the-write",
+    "Whether a write was carried out is asked, not guessed.",
+    recovery_seconds=15,
+    setup=PROXIED,
+    soak=True,
 )
 def cut_during(system: System) -> Iterator[str]:
     """The server has the statement, and nobody is there for its answer: it may commit now, or later, or not."""
@@ -47,6 +57,7 @@ def cut_during(system: System) -> Iterator[str]:
     "A write whose answer was lost is found to be in, and not written again.",
     recovery_seconds=15,
     setup=PROXIED,
+    soak=True,
 )
 def cut_after(system: System) -> Iterator[str]:
     """The server has committed and said so; the worker does not hear it."""
@@ -60,6 +71,7 @@ def cut_after(system: System) -> Iterator[str]:
     "A silent network is given up in time; a statement that arrives after its sender gave it up counts once.",
     recovery_seconds=20,
     setup=PROXIED_QUICK,
+    soak=True,
 )
 def silent(system: System) -> Iterator[str]:
     """Nothing is passed on for longer than the worker waits. At the end everything arrives late, as TCP would have it."""
