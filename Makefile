@@ -57,6 +57,10 @@ crash: install ## every fault, with a checker that counts; LIST=1 names them, FA
 soak: install ## faults by chance under load for MINUTES=NUMBER, SEED=NUMBER as it was; one table at the end
 	PYTHONPATH=tests $(BIN)/python -m crash soak --minutes '$(or $(MINUTES),10)'$(if $(SEED), --seed '$(SEED)')
 
+.PHONY: alerts
+alerts: install ## breaks workers, the bridge, Postgres and the input, and waits for the right alerts on a real Prometheus; minutes
+	ALERTS_WHOLE=1 $(BIN)/python -m pytest -s tests/monitoring/test_live_monitoring.py -k alert_fires
+
 .PHONY: bench
 bench: install ## every benchmark, and peers that are there; one table, and a file in benchmarks/results; an hour or so
 	$(BIN)/python -m benchmarks $(OPTIONS)

@@ -1,0 +1,92 @@
+"""What is broken on purpose, which alerts that must raise, and within which time; all others must stay silent."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from monitored_pipeline import FACTOR, MonitoredPipeline
+
+from dev_servers.local_pipeline import BRIDGE
+
+UNSCALED_SECONDS = 40.0
+"""What is no rule's duration and so not shorter: the objective, scrapes, the monitor's look, a client's timeout, a busy machine."""
+
+LATE = frozenset({"DataIsLate", "DataIsOftenLate", "DataIsSometimesLate", "LagGrows"})
+"""They are one symptom in several windows, and these windows hold only the few minutes since the test began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """``must``: labels of each alert that has to fire, with the minutes after which it does in production at the latest."""
+
+    name: str
+    break_it: Callable[[MonitoredPipeline], object]
+    mend: Callable[[MonitoredPipeline], object]
+    must: tuple[tuple[dict[str, str], float], ...]
+    may: frozenset[str] = frozenset()
+    in_ci: bool = False
+
+    def allows(self, alertname: str) -> bool:
+        """Whether it may fire."""
+        return alertname in self.may or any(alertname == labels["alertname"] for labels, _ in self.must)
+
+
+def within_seconds(minutes: float) -> float:
+    """So many minutes of production are here so many seconds at the most."""
+    return minutes * 60 / FACTOR + UNSCALED_SECONDS
+
+
+def send_poison(monitored: MonitoredPipeline, of_ten: int) -> None:
+    """Of ten messages so many are of another kind."""
+    monitored.load.poison = of_ten
+
+
+BREAKAGES = (
+    Breakage(
+        "one of two workers is killed",
+        lambda monitored: monitored.kill("worker-2"),
+        lambda monitored: monitored.restart("worker-2"),
+        (({"alertname": "ProcessIsDown", "job": "worker", "instance": "worker-2"}, 1.5),),
+        in_ci=True,
+    ),
+    Breakage(
+        "both workers are killed",
+        lambda monitored: monitored.kill("worker-1", "worker-2"),
+        lambda monitored: monitored.restart("worker-1", "worker-2"),
+        (
+            ({"alertname": "NoneRuns", "job": "worker"}, 1.5),
+            ({"alertname": "ProcessIsDown", "job": "worker", "instance": "worker-1"}, 1.5),
+            ({"alertname": "ProcessIsDown", "job": "worker", "instance": "worker-2"}, 1.5),
+            ({"alertname": "PartitionStandsStill", "topic": "logins"}, 3.5),
+            ({"alertname": "DataIsLate"}, 9.6),
+        ),
+        may=LATE,
+    ),
+    Breakage(
+        "the bridge is killed",
+        lambda monitored: monitored.kill(BRIDGE),
+        lambda monitored: monitored.restart(BRIDGE),
+        (
+            ({"alertname": "NoneRuns", "job": "bridge"}, 1.5),
+            ({"alertname": "ProcessIsDown", "job": "bridge", "instance": BRIDGE}, 1.5),
+        ),
+        may=LATE,  # for a moment, when it runs again: what it receives then has waited in the queue
+    ),
+    Breakage(
+        "Postgres is stopped",
+        lambda monitored: monitored.pipeline.postgres.stop(),
+        lambda monitored: monitored.pipeline.postgres.start(),
+        (
+            ({"alertname": "DependencyIsAway", "dependency": "postgres"}, 2.5),
+            ({"alertname": "PartitionStandsStill", "topic": "logins"}, 3.5),
+            ({"alertname": "DataIsLate"}, 9.6),
+        ),
+        may=LATE,
+    ),
+    Breakage(
+        "most messages are of another kind",
+        lambda monitored: send_poison(monitored, 9),
+        lambda monitored: send_poison(monitored, 0),
+        (({"alertname": "MostAreDeadLetters"}, 5.0),),
+        may=frozenset({"ManyDeadLetters"}),
+    ),
+)
