@@ -1,4 +1,4 @@
-"""The way to Postgres: cut before, while and after a statement is carried out, or silent."""
+"""The way to Postgres: cut before, while and after a statement is carried out, silent, or slow."""
 
 from collections.abc import Iterator
 
@@ -67,6 +67,25 @@ def cut_after(system: System) -> Iterator[str]:
 
 
 @fault(
+    "postgres-connections-cut",
+    "Connections that end at any moment are replaced.",
+    recovery_seconds=15,
+    setup=PROXIED,
+    soak=True,
+)
+def connections_cut(system: System) -> Iterator[str]:
+    """By reset and in order, ten times."""
+    proxy = system.servers.postgres_proxy
+    for number in range(10):
+        system.moment(0.3)
+        accepted = proxy.accepted
+        system.wait("the workers are connected", lambda: proxy.connections > 0)
+        proxy.cut_connections(reset=number % 2 == 0)
+        system.prove("a worker connected again", lambda accepted=accepted: proxy.accepted > accepted)
+    yield "connections were cut ten times, and others came"
+
+
+@fault(
     "postgres-silent",
     "A silent network is given up in time; a statement that arrives after its sender gave it up counts once.",
     recovery_seconds=20,
@@ -88,3 +107,40 @@ def silent(system: System) -> Iterator[str]:
         proxy.heal()
     yield f"{proxy.held_bytes:,} bytes were held back, and no answer came in time"
     assert total(system, REBALANCES) == rebalances, "the workers stayed in their group"
+
+
+@fault(
+    "postgres-slow",
+    "Slow answers make larger batches and no errors: nothing is tried again, nobody leaves the group.",
+    recovery_seconds=15,
+    setup=PROXIED,
+    soak=True,
+)
+def slow(system: System) -> Iterator[str]:
+    """Two seconds a round trip, through a thin line."""
+    proxy = system.servers.postgres_proxy
+    rebalances, retries = total(system, REBALANCES), total(system, RETRIES)
+    system.moment()
+    proxy.slow_down(delay_seconds=1.0, bytes_per_second=1_000_000)
+    try:
+        system.rest(4)
+        before = _writes(system)
+        system.rest(6)
+        system.prove("a write takes more than 1.5 s", lambda: _write_seconds(system, before) > 1.5)
+        seconds = _write_seconds(system, before)
+    finally:
+        proxy.heal()
+    yield f"a write took {seconds:.1f} s"
+    assert total(system, RETRIES) == retries
+    assert total(system, REBALANCES) == rebalances
+
+
+def _write_seconds(system: System, before: tuple[float, float]) -> float:
+    """How long one took since, on average."""
+    seconds, number = _writes(system)
+    return (seconds - before[0]) / max(number - before[1], 1)
+
+
+def _writes(system: System) -> tuple[float, float]:
+    """How long all writes took, and how many there were."""
+    return total(system, "stream_batch_write_seconds_sum"), total(system, "stream_batch_write_seconds_count")
