@@ -43,6 +43,7 @@ def records_in_topic(system: System) -> int:
     "kafka-restarted",
     "While Kafka restarts nothing is deleted from SQS; bridge and workers go on by themselves.",
     recovery_seconds=30,
+    soak=True,
 )
 def restarted(system: System) -> Iterator[str]:
     """SIGTERM, then started again."""
@@ -60,6 +61,7 @@ def restarted(system: System) -> Iterator[str]:
     "Of a killed Kafka bridge and workers think as of a restarted one: what was acknowledged is there, what was not comes again.",
     recovery_seconds=30,
     fast=True,
+    soak=True,
 )
 def killed(system: System) -> Iterator[str]:
     """SIGKILL, then started again."""
@@ -77,6 +79,7 @@ def killed(system: System) -> Iterator[str]:
     "The bridge receives no more than it may hold, workers stay alive; /readyz names Kafka, /livez asks for no restart.",
     recovery_seconds=45,
     setup=Setup(messages_per_second=100, settings={"BRIDGE_IN_FLIGHT_MESSAGES_MAX": "500"}),
+    soak=True,
 )
 def away(system: System) -> Iterator[str]:
     """For a minute; in the soak for five."""
@@ -86,6 +89,8 @@ def away(system: System) -> Iterator[str]:
     try:
         bridge_notices(system)
         workers_notice(system)
+        for workload in system.workloads:
+            workload.messages_per_second = 20  # what ElasticMQ gives out of a long FIFO queue is not much more than what comes in
         received = system.metric(bridge, "bridge_messages_received_total")
         system.rest(system.absence_seconds)
         held = system.metric(bridge, "bridge_in_flight_messages")
@@ -106,6 +111,7 @@ def away(system: System) -> Iterator[str]:
     "kafka-frozen",
     "A Kafka that stands still for longer than the session timeout costs time and a rebalance.",
     recovery_seconds=30,
+    soak=True,
 )
 def frozen(system: System) -> Iterator[str]:
     """SIGSTOP: connections stay, nothing answers; then SIGCONT, with all timers over at once."""
@@ -124,6 +130,7 @@ def frozen(system: System) -> Iterator[str]:
     "With answers that take 2 s records go on flowing, later, and the group stays as it is.",
     recovery_seconds=15,
     setup=Setup(proxied=("kafka",), visibility_seconds=30),
+    soak=True,
 )
 def slow(system: System) -> Iterator[str]:
     """A second each way, for long enough to see that it lasts."""
@@ -154,6 +161,7 @@ def slow(system: System) -> Iterator[str]:
     "A network that swallows everything between them and Kafka is noticed by timeouts; what was swallowed is sent again.",
     recovery_seconds=45,
     setup=Setup(proxied=("kafka",)),
+    soak=True,
 )
 def silent(system: System) -> Iterator[str]:
     """A black hole, until everybody has noticed; then TCP delivers what it held."""
@@ -173,6 +181,7 @@ def silent(system: System) -> Iterator[str]:
     "Connections that break again and again cost nothing but time.",
     recovery_seconds=15,
     setup=Setup(proxied=("kafka",)),
+    soak=True,
 )
 def connections_reset(system: System) -> Iterator[str]:
     """Ten times, all at once."""
@@ -200,6 +209,7 @@ def _cut_produce(system: System, moment: Moment) -> Iterator[str]:
     "A produce request that Kafka never got is sent again; nothing is deleted from SQS before its answer.",
     recovery_seconds=10,
     setup=Setup(proxied=("kafka",)),
+    soak=True,
 )
 def cut_before_produce(system: System) -> Iterator[str]:
     """The connection breaks before the request reaches Kafka."""
@@ -212,6 +222,7 @@ def cut_before_produce(system: System) -> Iterator[str]:
     recovery_seconds=10,
     setup=Setup(proxied=("kafka",)),
     fast=True,
+    soak=True,
 )
 def cut_before_acknowledgement(system: System) -> Iterator[str]:
     """The connection breaks when Kafka has stored the records and answers."""
