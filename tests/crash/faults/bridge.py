@@ -18,6 +18,7 @@ STOP_SECONDS = 10.0
 """BRIDGE_SHUTDOWN_SECONDS, and what a process needs to end."""
 
 SMALL_RECORD_BYTES = 4_096
+UNACKNOWLEDGED = "bridge_unacknowledged_messages"
 
 
 @fault(
@@ -48,6 +49,29 @@ def killed_between_produce_and_delete(system: System) -> Iterator[str]:
 def redelivered(system: System, bridge: str) -> float:
     """Messages that SQS has given out before; 0 while the bridge starts."""
     return system.metric(bridge, "bridge_messages_redelivered_total") if system.processes.is_ready(bridge) else 0.0
+
+
+@fault(
+    "bridge-killed-before-the-acknowledgement",
+    "What a killed bridge held and Kafka had not acknowledged is still in SQS: it comes again.",
+    recovery_seconds=25,
+    setup=Setup(proxied=("kafka",)),
+)
+def killed_before_the_acknowledgement(system: System) -> Iterator[str]:
+    """Nobody reaches Kafka when it dies, so what it held is nowhere else."""
+    proxy = system.servers.kafka_proxy
+    (victim,) = system.bridges
+    system.moment()
+    proxy.go_away()
+    try:
+        system.prove("it holds what Kafka has not", lambda: system.metric(victim, UNACKNOWLEDGED) >= 20)
+        held = system.metric(victim, UNACKNOWLEDGED)
+        system.kill(victim)
+    finally:
+        proxy.heal()
+    system.start_bridge(victim)
+    system.prove("they come again", lambda: redelivered(system, victim))
+    yield f"SIGKILL with {held:g} records that Kafka had not acknowledged; they came again"
 
 
 @fault(

@@ -149,3 +149,21 @@ def table_missing(system: System) -> Iterator[str]:
     for name in system.workers:
         assert re.search(r"partition_stopped.*42P01", system.log(name)), "the log says why"
     yield "every partition stopped with 42P01"
+
+
+@fault(
+    "postgres-positions-changed",
+    "Positions that were set back, or are gone, are read from again; what is there already is not written twice.",
+    recovery_seconds=15,
+)
+def positions_changed(system: System) -> Iterator[str]:
+    """As a table does that was restored from a backup."""
+    system.moment()
+    system.query("UPDATE stream_positions SET next_offset = greatest(0, next_offset - 50) WHERE partition % 2 = 0")
+    system.query("DELETE FROM stream_positions WHERE partition % 2 = 1")
+    system.prove(
+        "every partition was read again",
+        lambda: sum(system.log(name).count("position_changed") for name in system.workers) >= PARTITIONS,
+    )
+    yield "every partition was read again from an earlier position"
+    assert total(system, "stream_duplicates_skipped_total") >= PARTITIONS
