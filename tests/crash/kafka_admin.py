@@ -12,6 +12,9 @@ from confluent_kafka.admin import (
     NewPartitions,
     ResourceType,
 )
+from confluent_kafka.cimpl import NewTopic
+
+from crash.system import System
 
 SECONDS = 15.0
 
@@ -38,6 +41,15 @@ class KafkaAdmin:
         """So that there are so many."""
         self._admin.create_partitions([NewPartitions(self.topic, total)])[self.topic].result(SECONDS)
 
+    def delete(self) -> None:
+        """Delete the topic."""
+        self._admin.delete_topics([self.topic])[self.topic].result(SECONDS)
+
+    def make(self, partitions: int) -> None:
+        """Make the topic anew."""
+        topic = NewTopic(self.topic, num_partitions=partitions, replication_factor=1)
+        self._admin.create_topics([topic])[self.topic].result(SECONDS)
+
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Set the group's offsets. Only while nobody is in it."""
         places = [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
@@ -49,3 +61,8 @@ class KafkaAdmin:
         with closing(Consumer({"bootstrap.servers": self._bootstrap_servers, "group.id": "none"})) as consumer:
             partitions = consumer.list_topics(self.topic, timeout=SECONDS).topics[self.topic].partitions
             return {p: consumer.get_watermark_offsets(TopicPartition(self.topic, p), timeout=SECONDS) for p in partitions}
+
+
+def admin_of(system: System) -> KafkaAdmin:
+    """Of a run's own topic and group."""
+    return KafkaAdmin(system.servers.kafka.bootstrap_servers, system.name, system.name)

@@ -1,20 +1,30 @@
-"""The topic changes: more partitions, cut off by retention, too small for a message; and the group's offsets."""
+"""The topic changes: more partitions, made anew, cut off by retention, too small for a message; and the group's offsets."""
 
 import json
+import re
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 
 from crash.faults import fault
-from crash.kafka_admin import KafkaAdmin
+from crash.kafka_admin import KafkaAdmin, admin_of
 from crash.messages import Ending, Message, good
 from crash.system import Setup, System
 from dev_servers.made_up_logins import made_up_logins
 
+COMMAND = re.compile(r"faust -A stream_app (positions reset --topic \S+ --partition \d+ --to \d+)")
 
-def admin_of(system: System) -> KafkaAdmin:
-    """The run's own topic and group."""
-    return KafkaAdmin(system.servers.kafka.bootstrap_servers, system.name, system.name)
+
+def let_drain(system: System) -> None:
+    """Pause the load until everything is behind the position."""
+    system.workload.pause()
+    system.wait("all is drained", system.is_drained)
+
+
+def send_again(system: System) -> None:
+    """As fast as at the start."""
+    system.workload.messages_per_second = system.setup.messages_per_second
 
 
 def start_two_workers(system: System) -> None:
@@ -44,6 +54,101 @@ def partitions_added(system: System) -> Iterator[str]:
     assert set(system.positions()) == set(range(6))
 
 
+def _stopped(system: System) -> float:
+    """Partitions that wait for a person; of those that the group has given out."""
+    stopped = 0.0
+    for worker in system.workers:
+        with suppress(LookupError):  # it has none
+            stopped += system.metric(worker, "stream_partition_stopped")
+    return stopped
+
+
+def _reset_as_told(system: System, partitions: int) -> int:
+    """Wait until so many partitions are stopped, then run the commands that the workers' logs name; how many."""
+    found: set[str] = set()
+
+    def told() -> bool:
+        found.update(command for worker in system.workers for command in COMMAND.findall(system.log(worker)))
+        return len(found) == partitions
+
+    system.prove(f"{partitions} partitions name the command that makes them go on", told, 60)
+    system.prove(f"{partitions} partitions are stopped", lambda: _stopped(system) == partitions)
+    for command in sorted(found):
+        system.processes.run(*command.split(), "--yes")
+    return len(found)
+
+
+@fault(
+    "kafka-topic-made-anew",
+    "A topic that was deleted and made anew stops its partitions, which name the command that makes them go on. No silent jump.",
+    recovery_seconds=45,
+    setup=Setup(messages_per_second=100),
+)
+def topic_made_anew(system: System) -> Iterator[str]:
+    """Deleted when all of it was read, so that nothing is lost with it; made anew under load, and shorter than the position."""
+    (bridge,) = system.bridges
+    admin = admin_of(system)
+    let_drain(system)
+    admin.delete()
+    send_again(system)
+    system.prove("the bridge misses the topic", lambda: system.metric(bridge, "bridge_ready", dependency="kafka") == 0)
+    admin.make(partitions=4)
+    number = _reset_as_told(system, partitions=4)
+    yield f"{number} partitions stopped, and went on after the command that they named"
+
+
+@fault(
+    "kafka-topic-made-anew-and-grown",
+    "A topic made anew is noticed by Kafka's id of it also when it has grown past the position before a worker starts.",
+    recovery_seconds=45,
+)
+def topic_made_anew_and_grown(system: System) -> Iterator[str]:
+    """While no worker runs; each partition's log is longer than the former one's when they are back."""
+    admin = admin_of(system)
+    let_drain(system)
+    system.processes.stop(*system.workers)
+    before = _made_anew_and_grown(system, admin)
+    send_again(system)
+    start_two_workers(system)
+    number = _reset_as_told(system, partitions=4)
+    yield f"logs grown past {max(before.values())} stopped {number} partitions until they were reset"
+
+
+@fault(
+    "kafka-topic-made-anew-under-load",
+    "Workers that hold its partitions look every 5 s; what they read before they looked is read again from its beginning.",
+    recovery_seconds=45,
+    setup=Setup(settings={"KAFKA_SESSION_TIMEOUT_SECONDS": "30"}),  # the group notices nothing, and gives out no partition anew
+)
+def topic_made_anew_under_load(system: System) -> Iterator[str]:
+    """While the workers are paused, so that they never see it gone: they go on fetching at an offset of the former one."""
+    admin = admin_of(system)
+    let_drain(system)
+    workers = system.workers
+    system.freeze(*workers)
+    try:
+        before = _made_anew_and_grown(system, admin)
+    finally:
+        system.thaw(*workers)
+    send_again(system)
+    system.prove(
+        "a worker that holds a partition notices",
+        lambda: any("the topic was made anew" in system.log(worker) for worker in workers),
+    )
+    number = _reset_as_told(system, partitions=4)
+    yield f"logs grown past {max(before.values())} stopped {number} partitions until they were reset"
+
+
+def _made_anew_and_grown(system: System, admin: KafkaAdmin) -> dict[int, int]:
+    """Delete the topic, make it, and fill it past each position; the positions."""
+    before = system.positions()
+    admin.delete()
+    admin.make(partitions=4)
+    system.workload.burst(6 * max(before.values()))
+    system.prove("every log has grown past the position", lambda: all(system.log_ends()[p] > before[p] for p in before), 60)
+    return before
+
+
 @fault(
     "kafka-retention-overtakes-stopped-workers",
     "What retention removed before it was read is counted to the record and logged; reading goes on behind it.",
@@ -61,7 +166,7 @@ def retention_overtakes_stopped(system: System) -> Iterator[str]:
     ranges = system.prove("retention has removed all", lambda: _all_gone(admin))
     admin.set(retention_ms="3600000")
     expected = sum(end - position for (_, end), position in zip(ranges, _in_order(system.positions()), strict=True))
-    system.workload.messages_per_second = system.setup.messages_per_second
+    send_again(system)
     start_two_workers(system)
     system.prove("the workers have counted a loss", lambda: lost(system) > 0, 40)
     yield f"retention removed {expected} records that nobody had read"
@@ -100,7 +205,7 @@ def retention_overtakes_running(system: System) -> Iterator[str]:
         held = sum(system.buffered(worker) for worker in system.workers)
     finally:
         system.servers.postgres_proxy.heal()
-    system.workload.messages_per_second = system.setup.messages_per_second
+    send_again(system)
     system.prove("the workers have counted a loss", lambda: lost(system) > 0, 40)
     yield f"retention removed what they had not fetched; they held {held} records"
     missing = system.workload.sent - system.finished()
