@@ -27,7 +27,7 @@ def board() -> Dashboard:
             number(
                 "Rows per CPU second",
                 Query(f'{FINISHED} / sum(rate(process_cpu_seconds_total{{job="worker"}}[$__rate_interval]))'),
-                unit="short",
+                unit="locale",
                 width=4,
                 decimals=0,
                 description="What one second of a core is good for, in the workers. Low while little comes: small batches cost "
@@ -107,7 +107,7 @@ def board() -> Dashboard:
                 "In and out",
                 Query(INCOMING, "received from SQS"),
                 Query(FINISHED, "written as rows"),
-                unit="ops",
+                unit="recps",
                 width=8,
                 description="Received above written for long: lag grows.",
             )
@@ -115,18 +115,18 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "Bytes through the bridge",
-                Query("sum by (instance) (rate(bridge_forwarded_bytes_total[$__rate_interval]))", "{{instance}} forwarded"),
-                Query("sum by (instance) (bridge_in_flight_bytes)", "{{instance}} held"),
+                Query("sum by (instance) (rate(bridge_forwarded_bytes_total[$__rate_interval]))", "{{instance}}"),
                 unit="Bps",
                 width=8,
-                description="Bodies forwarded a second, and bytes held: receiving waits at BRIDGE_IN_FLIGHT_BYTES_MAX.",
+                description="Bodies forwarded a second.",
             )
         )
         .with_panel(
             graph(
                 "Cost of a row",
                 Query(
-                    f"sum by (step) (rate(stream_build_step_seconds_total[$__rate_interval])) / on () group_left () ({FINISHED} > 0)",
+                    "sum by (step) (rate(stream_build_step_seconds_total[$__rate_interval]))"
+                    f" / on () group_left () ({FINISHED} > 0)",
                     "{{step}}",
                 ),
                 Query(
@@ -153,9 +153,10 @@ def board() -> Dashboard:
                 "Memory",
                 Query('process_resident_memory_bytes{job=~"bridge|worker|monitor"}', "{{instance}}"),
                 Query("sum by (instance) (stream_partition_buffered_bytes)", "{{instance}}: records in hand"),
+                Query("sum by (instance) (bridge_in_flight_bytes)", "{{instance}}: messages in hand"),
                 unit="bytes",
                 width=8,
-                description="Resident, and what records in hand take of it.",
+                description="Resident, and what is in hand of it: bounded by BUFFER_BYTES_MAX and BRIDGE_IN_FLIGHT_BYTES_MAX.",
             )
         )
         .with_panel(

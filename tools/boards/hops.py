@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.boards import panels
-from tools.boards.panels import Query, choice, graph, heat, listing, quantiles, row
+from tools.boards.panels import ANSWERS, Query, choice, graph, heat, listing, quantiles, row, states
 
 BRIDGE = 'instance=~"$bridge"'
 WORKER = 'instance=~"$worker"'
@@ -40,7 +40,7 @@ def _sqs(board: Dashboard) -> None:
         graph(
             "How old is the oldest message?",
             Query("pipeline:held_seconds:max", "in a bridge's hands"),
-            *quantiles("bridge_queue_delay_seconds", BRIDGE)[:2],
+            *quantiles("bridge_queue_delay_seconds", BRIDGE, of="messages, in the queue")[:2],
             unit="s",
             width=8,
             description="The oldest that a bridge holds, and how long messages had waited in the queue when they were received.",
@@ -59,7 +59,7 @@ def _sqs(board: Dashboard) -> None:
                 f"sum by (instance, result) (rate(bridge_messages_deleted_total{{{BRIDGE}}}[$__rate_interval])) > 0",
                 "{{instance}} deletes: {{result}}",
             ),
-            unit="ops",
+            unit="mps",
             width=8,
             description="Received and not forwarded: Kafka. Forwarded and not deleted: rights or receipts, and the messages come "
             "again.",
@@ -100,8 +100,10 @@ def _sqs(board: Dashboard) -> None:
                 f"sum by (result) (rate(bridge_visibility_extensions_total{{{BRIDGE}}}[$__rate_interval])) > 0",
                 "extensions: {{result}}",
             ),
-            unit="ops",
+            Query(f"sum(rate(bridge_produce_failures_total{{{BRIDGE}}}[$__rate_interval]))", "produced to Kafka again"),
+            unit="mps",
             width=8,
+            top=1,
             description="A message that comes again is known by its id: no row is written twice. It costs time, here and in the "
             "worker.",
         )
@@ -119,12 +121,11 @@ def _sqs(board: Dashboard) -> None:
         )
     )
     board.with_panel(
-        graph(
+        states(
             "Does the bridge reach both sides?",
             Query(f"bridge_ready{{{BRIDGE}}}", "{{instance}}: {{dependency}}"),
-            unit="none",
-            width=12,
-            description="1 while the dependency answers.",
+            names=ANSWERS,
+            description="Whether each dependency answers.",
         )
     )
 
@@ -135,7 +136,6 @@ def _kafka(board: Dashboard) -> None:
         graph(
             "How long does Kafka take to acknowledge?",
             *quantiles("bridge_produce_acknowledge_seconds", BRIDGE),
-            Query(f"sum(rate(bridge_produce_failures_total{{{BRIDGE}}}[$__rate_interval]))", "tried anew, a second"),
             unit="s",
             width=8,
             description="From produced to acknowledged by all in-sync replicas.",
@@ -169,7 +169,7 @@ def _kafka(board: Dashboard) -> None:
             "Into and out of each partition",
             Query(f"deriv(monitor_partition_log_end_offset{{{PARTITION}}}[$__rate_interval])", "into {{partition}}"),
             Query(f"deriv(monitor_partition_next_offset{{{PARTITION}}}[$__rate_interval])", "out of {{partition}}"),
-            unit="ops",
+            unit="recps",
             width=8,
             description="How fast its log grows and how fast its position moves. One that gets much more than others has a hot "
             "key.",
@@ -183,6 +183,7 @@ def _kafka(board: Dashboard) -> None:
             unit="percentunit",
             width=8,
             limit=0.5,
+            top=1,
             description="Age of the oldest that waits, as a share of how long it is kept. At 100 % it is removed unread.",
         )
     )
@@ -221,8 +222,9 @@ def _kafka(board: Dashboard) -> None:
             "Lost to retention, or no records at all",
             Query("sum(rate(stream_records_lost_total[$__rate_interval]))", "lost"),
             Query("sum(rate(stream_offsets_skipped_total[$__rate_interval]))", "offsets without a record"),
-            unit="ops",
+            unit="recps",
             width=8,
+            top=1,
             description="Lost: removed before they were read. Offsets without a record are control records or compaction, and "
             "harmless.",
         )
@@ -243,12 +245,12 @@ def _worker(board: Dashboard) -> None:
     )
     board.with_panel(
         graph(
-            "Who has which partition?",
+            "How many partitions has each worker?",
             Query(f"count by (instance) (stream_partition_next_offset{{{WORKER}}})", "{{instance}}"),
             unit="none",
             width=8,
             stacked=True,
-            description="Partitions by worker. Their sum is the topic's number of partitions, but for the moment of a rebalance.",
+            description="Their sum is the topic's number of partitions, but for the moment of a rebalance.",
         )
     )
     board.with_panel(
@@ -256,11 +258,10 @@ def _worker(board: Dashboard) -> None:
             "Where does a worker's time go?",
             Query(f"sum by (step) (rate(stream_build_step_seconds_total{{{WORKER}}}[$__rate_interval]))", "{{step}}"),
             Query(f"sum(rate(stream_batch_build_seconds_sum{{{WORKER}}}[$__rate_interval]))", "all of building"),
-            Query(f"sum(rate(stream_batch_write_seconds_sum{{{WORKER}}}[$__rate_interval]))", "writing"),
             unit="percentunit",
             width=8,
-            description="Seconds in each second, over these workers. Building is the worker's own CPU; writing is a wait for "
-            "Postgres, of several partitions at a time.",
+            description="Seconds of building in each second, over these workers: their own CPU. The wait for Postgres is on the "
+            "board *capacity*.",
         )
     )
     board.with_panel(
@@ -289,6 +290,7 @@ def _worker(board: Dashboard) -> None:
             unit="percentunit",
             width=8,
             limit=1,
+            top=1,
             description="Memory of records that wait to be written, as a share of BUFFER_BYTES_MAX. At 100 % fetching waits for "
             "Postgres.",
         )
@@ -303,13 +305,21 @@ def _worker(board: Dashboard) -> None:
         )
     )
     board.with_panel(
-        graph(
+        states(
             "Which partitions wait?",
-            Query(f"stream_partition_fetch_paused{{{OF_WORKER_AND_PARTITION}}}", "{{instance}} {{partition}} waits for Postgres"),
-            Query(f"stream_partition_stopped{{{OF_WORKER_AND_PARTITION}}}", "{{instance}} {{partition}} waits for a person"),
-            unit="none",
+            Query(
+                f"stream_partition_fetch_paused{{{OF_WORKER_AND_PARTITION}}} + 2 * stream_partition_stopped",
+                "{{instance}}: {{partition}}",
+            ),
+            names={
+                0: ("flows", "green"),
+                1: ("waits for Postgres", "yellow"),
+                2: ("waits for a person", "red"),
+                3: ("waits for a person", "red"),
+            },
             width=8,
-            description="1 while fetching waits for writing; 1 while the log line partition_stopped says what a person has to do.",
+            description="Fetching waits for writing while Postgres is slow or away. The log line partition_stopped says what a "
+            "person has to do.",
         )
     )
     board.with_panel(
@@ -345,13 +355,13 @@ def _worker(board: Dashboard) -> None:
         )
     )
     board.with_panel(
-        graph(
+        states(
             "Does the worker reach both sides?",
             Query(f"stream_ready{{{WORKER}}}", "{{instance}}: {{dependency}}"),
             Query("monitor_ready", "{{instance}}: {{dependency}}"),
-            unit="none",
+            names=ANSWERS,
             width=8,
-            description="1 while the dependency answers, as workers and monitor find it.",
+            description="Whether each dependency answers, as workers and monitor find it.",
         )
     )
 
@@ -363,7 +373,6 @@ def _postgres(board: Dashboard) -> None:
             "From sent to row",
             Query("sum by (le) (increase(stream_sent_to_written_seconds_bucket[$__rate_interval]))", "{{le}}"),
             unit="s",
-            width=8,
             description="How many rows took how long from sent (SQS) to committed (Postgres).",
         )
     )
@@ -371,9 +380,8 @@ def _postgres(board: Dashboard) -> None:
         graph(
             "How long do statements take?",
             *quantiles("stream_statement_seconds", WORKER, "result")[1:2],
-            *quantiles("stream_batch_write_seconds", WORKER)[1:2],
+            *quantiles("stream_batch_write_seconds", WORKER, of="whole batches")[1:2],
             unit="s",
-            width=8,
             description="99 % took no longer: single statements by how they ended, and whole batches with their repetitions.",
         )
     )
@@ -390,7 +398,6 @@ def _postgres(board: Dashboard) -> None:
             ),
             Query(f"sum(rate(stream_duplicates_skipped_total{{{WORKER}}}[$__rate_interval]))", "rows that were there already"),
             unit="ops",
-            width=8,
             description="Tried again until it works; a row that is refused becomes a dead letter; what was there already stays "
             "as it is.",
         )
@@ -400,9 +407,7 @@ def _postgres(board: Dashboard) -> None:
             "Connections",
             Query(f"stream_database_connections{{{WORKER}}}", "{{instance}}"),
             Query("monitor_database_sessions", "all clients of the server"),
-            Query("monitor_database_sessions_max", "max_connections"),
             unit="short",
-            width=24,
             description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most.",
         )
     )
@@ -436,6 +441,7 @@ def _process(board: Dashboard) -> None:
             unit="percentunit",
             width=8,
             limit=0.8,
+            top=1,
             description="As a share of what the process may open.",
         )
     )
@@ -444,7 +450,7 @@ def _process(board: Dashboard) -> None:
             "Which version runs where?",
             Query("bridge_build_info or stream_build_info or monitor_build_info"),
             unit="none",
-            hidden=("Value",),
+            columns={"job": "job", "instance": "instance", "version": "version"},
             description="One line a process.",
         )
     )

@@ -8,7 +8,7 @@ from tools.boards.panels import Query, graph, listing, number, quantiles
 
 def board() -> Dashboard:
     """The board."""
-    p50, p99, p999 = quantiles("stream_sent_to_written_seconds")
+    p50, p99, p999 = quantiles("stream_sent_to_written_seconds", of="the rows")
     return (
         panels.board("overview", "overview", "Is data flowing, how late is it, where is it stuck, is anything being lost?")
         .with_panel(
@@ -43,10 +43,10 @@ def board() -> Dashboard:
         )
         .with_panel(
             number(
-                "Records that wait in Kafka",
+                "Waiting in Kafka",
                 Query("sum(topic_partition:lag_records:max)"),
-                unit="short",
-                description="Log end less position in Postgres, over all partitions, whether a worker holds them or none.",
+                unit="locale",
+                description="Records: log end less position in Postgres, over all partitions, whether a worker holds them or none.",
             )
         )
         .with_panel(
@@ -62,7 +62,7 @@ def board() -> Dashboard:
             number(
                 "Dead letters",
                 Query("sum(increase(stream_dead_letters_total[$__range]))"),
-                unit="short",
+                unit="locale",
                 decimals=0,
                 description="Records that can't become rows, in the time shown. The board *dead letters and privacy* has the "
                 "reasons.",
@@ -72,7 +72,7 @@ def board() -> Dashboard:
             number(
                 "Records lost",
                 Query("sum(increase(stream_records_lost_total[$__range]))"),
-                unit="short",
+                unit="locale",
                 bad_from=1,
                 decimals=0,
                 description="Records that Kafka's retention removed before they were read, in the time shown.",
@@ -81,10 +81,10 @@ def board() -> Dashboard:
         .with_panel(
             number(
                 "Alerts that fire",
-                Query('count(ALERTS{alertstate="firing",severity!="none"}) or vector(0)'),
+                Query('count(ALERTS{alertstate="firing",severity!="none"}) or 0 * count(ALERTS{alertname="Watchdog"})'),
                 unit="none",
                 bad_from=1,
-                description="Pages and tickets that fire now. Prometheus lists them under Alerts.",
+                description="Pages and tickets that fire now; no data when Prometheus evaluates no rules.",
             )
         )
         .with_panel(
@@ -95,7 +95,7 @@ def board() -> Dashboard:
                 Query('sum(rate(bridge_messages_deleted_total{result="ok"}[$__rate_interval]))', "deleted from SQS"),
                 Query("sum(rate(stream_records_received_total[$__rate_interval]))", "fetched by workers"),
                 Query("sum(rate(stream_rows_written_total[$__rate_interval]))", "written as rows"),
-                unit="ops",
+                unit="recps",
                 description="Messages a second by hop. In steady running the lines lie on each other; the first one that drops "
                 "is the hop that is stuck.",
             )
@@ -148,6 +148,7 @@ def board() -> Dashboard:
                 Query("sum(rate(stream_kafka_commit_errors_total[$__rate_interval]))", "worker: Kafka commits"),
                 unit="ops",
                 width=8,
+                top=1,
                 description="Flat at 0 when all is well. Classes of SQLSTATE: 08 connection, 28 login, 40 conflict, 53 out of "
                 "resources, 57 stopping or timed out; tls: a certificate; none: no answer.",
             )
@@ -158,7 +159,15 @@ def board() -> Dashboard:
                 Query('sum by (severity, alertname, job, instance, dependency, partition) (ALERTS{alertstate="firing"})'),
                 unit="none",
                 width=24,
-                hidden=("Value",),
+                height=6,
+                columns={
+                    "severity": "severity",
+                    "alertname": "alert",
+                    "job": "job",
+                    "instance": "instance",
+                    "dependency": "dependency",
+                    "partition": "partition",
+                },
                 description="Each one's heading is in docs/runbook.md. The Watchdog always fires: it shows that alerts are "
                 "evaluated.",
             )

@@ -3,11 +3,11 @@
 Each has a title that is a question or a plain noun, a unit and a description; no colour without a meaning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, statetimeline, table, timeseries
 from grafana_foundation_sdk.models import common as look
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
@@ -19,7 +19,9 @@ STAT_HEIGHT: Final = 4
 GRAPH_HEIGHT: Final = 8
 NO_DATA: Final = "no data"
 
-PanelT = TypeVar("PanelT", stat.Panel, timeseries.Panel, heatmap.Panel, table.Panel)
+ANSWERS: Final[Mapping[int, tuple[str, str]]] = {0: ("away", "red"), 1: ("answers", "green")}
+
+PanelT = TypeVar("PanelT", stat.Panel, timeseries.Panel, statetimeline.Panel, heatmap.Panel, table.Panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,10 @@ def number(
     good_from: float | None = None,
     decimals: int | None = None,
 ) -> stat.Panel:
-    """One number, and its course behind it. ``bad_from`` or ``good_from``: where its colour changes, if that means something."""
+    """One number, and its course behind it; one line a series where they have names.
+
+    ``bad_from`` or ``good_from``: where its colour changes, if that means something.
+    """
     panel = (
         stat.Panel()
         .graph_mode(look.BigValueGraphMode.AREA)
@@ -51,6 +56,9 @@ def number(
         .thresholds(_thresholds(bad_from, good_from))
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
     )
+    if query.legend:
+        panel.graph_mode(look.BigValueGraphMode.NONE).orientation(look.VizOrientation.HORIZONTAL)
+        panel.text(common.VizTextDisplayOptions().title_size(14).value_size(18))
     if decimals is not None:
         panel.decimals(decimals)
     return _dressed(panel, title=title, unit=unit, description=description, width=width, height=STAT_HEIGHT).with_target(
@@ -66,29 +74,50 @@ def graph(
     width: int = 12,
     stacked: bool = False,
     limit: float | None = None,
+    top: float | None = None,
+    values: bool = False,
 ) -> timeseries.Panel:
-    """Lines over time; ``stacked`` where their sum means something, ``limit`` where one value does."""
+    """Lines over time; ``stacked`` where their sum means something, ``limit`` where one value does.
+
+    ``top``: the axis reaches up to it, so that what is far from it looks far from it. ``values``: a table beside the graph, for
+    more lines than a legend under it can name.
+    """
     panel = (
         timeseries.Panel()
         .min(0)
         .line_width(1)
-        .fill_opacity(30 if stacked else 5)
-        .show_points(look.VisibilityMode.NEVER)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(look.LegendDisplayMode.TABLE)
-            .placement(look.LegendPlacement.BOTTOM)
-            .show_legend(True)
-            .calcs(["lastNotNull", "max"])
-        )
+        .fill_opacity(30 if stacked else 0)
+        .show_points(look.VisibilityMode.AUTO)
+        .legend(_legend(values=values))
         .tooltip(common.VizTooltipOptions().mode(look.TooltipDisplayMode.MULTI).sort(look.SortOrder.DESCENDING))
     )
     if stacked:
         panel.stacking(common.StackingConfig().mode(look.StackingMode.NORMAL))
+    if top is not None:
+        panel.axis_soft_max(top)
     if limit is not None:
         panel.thresholds(_thresholds(limit, None))
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(look.GraphThresholdsStyleMode.LINE))
     _dressed(panel, title=title, unit=unit, description=description, width=width)
+    for place, query in enumerate(queries):
+        panel.with_target(_target(query, place))
+    return panel
+
+
+def states(
+    title: str, *queries: Query, names: Mapping[int, tuple[str, str]], description: str, width: int = 12
+) -> statetimeline.Panel:
+    """One bar a series over time, for values that stand for states: ``names`` has the word and the colour of each."""
+    panel = (
+        statetimeline.Panel()
+        .mappings([model.ValueMap({str(value): model.ValueMappingResult(*name) for value, name in names.items()})])
+        .show_value(look.VisibilityMode.NEVER)
+        .line_width(0)
+        .fill_opacity(80)
+        .row_height(0.8)
+        .legend(_legend(values=False))
+    )
+    _dressed(panel, title=title, unit="none", description=description, width=width)
     for place, query in enumerate(queries):
         panel.with_target(_target(query, place))
     return panel
@@ -105,14 +134,35 @@ def heat(title: str, query: Query, *, unit: str, description: str, width: int = 
     return _dressed(panel, title=title, unit=unit, description=description, width=width).with_target(target)
 
 
-def listing(title: str, query: Query, *, unit: str, description: str, hidden: Sequence[str] = (), width: int = 12) -> table.Panel:
-    """What is so at this moment, one line a series. Labels are columns; ``hidden`` are those that say nothing here."""
-    columns = dict.fromkeys(("Time", "__name__", *hidden), True)
-    panel = table.Panel().with_transformation(
-        model.DataTransformerConfig(id_val="organize", options={"excludeByName": columns, "indexByName": {}, "renameByName": {}})
+def listing(
+    title: str,
+    query: Query,
+    *,
+    unit: str,
+    description: str,
+    columns: Mapping[str, str],
+    width: int = 12,
+    height: int = GRAPH_HEIGHT,
+) -> table.Panel:
+    """What is so at this moment, one line a series. ``columns``: the labels, and ``Value``, in their order, with their headings."""
+    panel = (
+        table.Panel()
+        .with_transformation(
+            model.DataTransformerConfig(id_val="filterFieldsByName", options={"include": {"names": list(columns)}}),
+        )
+        .with_transformation(
+            model.DataTransformerConfig(
+                id_val="organize",
+                options={
+                    "excludeByName": {},
+                    "indexByName": {name: place for place, name in enumerate(columns)},
+                    "renameByName": dict(columns),
+                },
+            )
+        )
     )
     target = _target(query, 0).instant().format(PromQueryFormat.TABLE)
-    return _dressed(panel, title=title, unit=unit, description=description, width=width).with_target(target)
+    return _dressed(panel, title=title, unit=unit, description=description, width=width, height=height).with_target(target)
 
 
 def board(uid: str, title: str, description: str) -> dashboard.Dashboard:
@@ -160,13 +210,13 @@ def row(title: str) -> dashboard.Row:
     return dashboard.Row(title)
 
 
-def quantiles(metric: str, matchers: str = "", by: str = "") -> list[Query]:
-    """p50, p99 and p99.9 of a histogram, over all processes together."""
+def quantiles(metric: str, matchers: str = "", by: str = "", of: str = "") -> list[Query]:
+    """p50, p99 and p99.9 of a histogram, over all processes together. ``of``: what they are shares of, for the legend."""
     labels = f"le, {by}" if by else "le"
     rate = f"sum by ({labels}) (rate({metric}_bucket{{{matchers}}}[$__rate_interval]))"
     name = f" {{{{{by}}}}}" if by else ""
     return [
-        Query(f"histogram_quantile({quantile}, {rate})", f"{percent} %{name}")
+        Query(f"histogram_quantile({quantile}, {rate})", f"{percent} %{name}{of and f' of {of}'}")
         for quantile, percent in ((0.5, "50"), (0.99, "99"), (0.999, "99.9"))
     ]
 
@@ -174,6 +224,15 @@ def quantiles(metric: str, matchers: str = "", by: str = "") -> list[Query]:
 def _dressed(panel: PanelT, *, title: str, unit: str, description: str, width: int, height: int = GRAPH_HEIGHT) -> PanelT:
     panel.title(title).description(description).unit(unit).no_value(NO_DATA).datasource(SOURCE).span(width).height(height)
     return panel
+
+
+def _legend(*, values: bool) -> common.VizLegendOptions:
+    legend = common.VizLegendOptions().show_legend(True)
+    if values:
+        legend.display_mode(look.LegendDisplayMode.TABLE).placement(look.LegendPlacement.RIGHT).calcs(["lastNotNull", "max"])
+    else:
+        legend.display_mode(look.LegendDisplayMode.LIST).placement(look.LegendPlacement.BOTTOM).calcs([])
+    return legend
 
 
 def _target(query: Query, place: int) -> prometheus.Dataquery:

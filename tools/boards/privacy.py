@@ -26,7 +26,7 @@ def board() -> Dashboard:
             number(
                 "Dead letters in the time shown",
                 Query("sum(increase(stream_dead_letters_total[$__range]))"),
-                unit="short",
+                unit="locale",
                 decimals=0,
                 width=4,
                 description="Sealed to the operator's key in the table dead_letters.",
@@ -36,7 +36,7 @@ def board() -> Dashboard:
             number(
                 "Open dead letters",
                 Query("sum(monitor_open_dead_letters)"),
-                unit="short",
+                unit="locale",
                 width=4,
                 description="Those without a resolution, however old: work for the operator.",
             )
@@ -45,7 +45,7 @@ def board() -> Dashboard:
             number(
                 "Records with unknown keys",
                 Query("sum(increase(stream_records_with_extra_keys_total[$__range]))"),
-                unit="short",
+                unit="locale",
                 decimals=0,
                 width=4,
                 description="In the time shown. They became rows; the keys that no field declares were ignored. A sender may be "
@@ -56,7 +56,7 @@ def board() -> Dashboard:
             number(
                 "Refused by Kafka",
                 Query("sum(increase(bridge_messages_refused_total[$__range]))"),
-                unit="short",
+                unit="locale",
                 bad_from=1,
                 decimals=0,
                 width=4,
@@ -67,7 +67,7 @@ def board() -> Dashboard:
             number(
                 "Records lost",
                 Query("sum(increase(stream_records_lost_total[$__range]))"),
-                unit="short",
+                unit="locale",
                 bad_from=1,
                 decimals=0,
                 width=4,
@@ -78,8 +78,9 @@ def board() -> Dashboard:
             graph(
                 "Why do records not become rows?",
                 Query("sum by (reason) (rate(stream_dead_letters_total[$__rate_interval])) > 0", "{{reason}}"),
-                Query("sum(rate(stream_dead_letters_total[$__rate_interval]))", "all"),
-                unit="ops",
+                unit="recps",
+                stacked=True,
+                values=True,
                 description="Dead letters by reason. `faust -A stream_app dead-letters list` gives message ids and times to ask "
                 "the sender about.",
             )
@@ -88,8 +89,9 @@ def board() -> Dashboard:
             graph(
                 "Which dead letters are open?",
                 Query("monitor_open_dead_letters > 0", "{{reason}}"),
-                Query("sum(monitor_open_dead_letters)", "all"),
                 unit="short",
+                stacked=True,
+                values=True,
                 description="Without a resolution, by reason.",
             )
         )
@@ -98,7 +100,8 @@ def board() -> Dashboard:
             listing(
                 "Which keys are in use?",
                 Query("count by (keyset, key_id, primary) (stream_masking_key_info)"),
-                unit="short",
+                unit="none",
+                columns={"keyset": "keyset", "key_id": "key", "primary": "primary", "Value": "workers"},
                 description="By how many workers. The primary key masks, the others are there to reveal. Two primary ones of a "
                 "keyset: workers whose tokens don't link.",
             )
@@ -109,6 +112,7 @@ def board() -> Dashboard:
                 Query("sum by (field) (increase(monitor_revealed_tokens_total[$__rate_interval]))", "{{field}}: values"),
                 Query("sum by (field) (increase(monitor_reveals_total[$__rate_interval]))", "{{field}}: calls"),
                 unit="short",
+                top=1,
                 description="By field, from the table reveal_audit, which also says who and why.",
             )
         )
