@@ -232,8 +232,10 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(board: Path) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
 def test_rates_follow_the_scrape_interval_and_counters_are_never_shown_bare(board: Path) -> None:
+    of_alerts = {window for alert in ALERTS for window in re.findall(r"increase\([^\[]+\[(\w+)\]", alert["expr"])}
     for query in board_queries(board):
-        assert re.findall(r"\[(?!\$__rate_interval\]|\$__range\]|30d\])", query) == []
+        assert set(re.findall(r"\brate\([^\[]+\[([^\]]+)\]", query)) <= {"$__rate_interval"}
+        assert set(re.findall(r"\[([^\]]+)\]", query)) <= {"$__rate_interval", "$__range", "30d", *of_alerts}
         for counter in re.finditer(r"[a-z_]+(?:_total|_bucket)\b", query):
             assert re.search(r"(rate|increase)\($", query[: counter.start()]), query
 

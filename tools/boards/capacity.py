@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.boards import panels
-from tools.boards.panels import Query, graph, number, row
+from tools.boards.panels import COUNT, Query, graph, number, row
 
 FINISHED = "sum(rate(stream_rows_written_total[$__rate_interval]))"
 INCOMING = "sum(rate(bridge_messages_received_total[$__rate_interval]))"
@@ -27,9 +27,8 @@ def board() -> Dashboard:
             number(
                 "Rows per CPU second",
                 Query(f'{FINISHED} / sum(rate(process_cpu_seconds_total{{job="worker"}}[$__rate_interval]))'),
-                unit="locale",
+                unit=COUNT,
                 width=4,
-                decimals=0,
                 description="What one second of a core is good for, in the workers. Low while little comes: small batches cost "
                 "more a row.",
             )

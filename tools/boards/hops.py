@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.boards import panels
-from tools.boards.panels import ANSWERS, Query, choice, graph, heat, listing, quantiles, row, states
+from tools.boards.panels import ANSWERS, COUNT, Query, choice, graph, heat, listing, quantiles, row, states
 
 BRIDGE = 'instance=~"$bridge"'
 WORKER = 'instance=~"$worker"'
@@ -334,15 +334,13 @@ def _worker(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How often do partitions change hands?",
-            Query(
-                f"sum by (instance) (increase(stream_rebalances_total{{{WORKER}}}[$__rate_interval]))", "{{instance}} assignments"
-            ),
-            Query(f"sum(increase(stream_claims_total{{{WORKER}}}[$__rate_interval]))", "claims"),
-            Query(f"sum(increase(stream_writes_fenced_total{{{WORKER}}}[$__rate_interval]))", "writes fenced"),
-            unit="short",
+            Query(f"sum by (instance) (increase(stream_rebalances_total{{{WORKER}}}[15m]))", "{{instance}} assignments"),
+            Query(f"sum(increase(stream_claims_total{{{WORKER}}}[15m]))", "claims"),
+            Query(f"sum(increase(stream_writes_fenced_total{{{WORKER}}}[15m]))", "writes fenced"),
+            unit=COUNT,
             width=8,
-            description="Each worker that comes or goes is one. A fenced write came from a worker that had been silent for too "
-            "long.",
+            description="In the quarter of an hour before. Each worker that comes or goes is one assignment for all. A fenced "
+            "write came from a worker that had been silent for too long.",
         )
     )
     board.with_panel(

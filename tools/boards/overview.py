@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.boards import panels
-from tools.boards.panels import Query, graph, listing, number, quantiles
+from tools.boards.panels import COUNT, Query, graph, listing, number, quantiles
 
 
 def board() -> Dashboard:
@@ -45,7 +45,7 @@ def board() -> Dashboard:
             number(
                 "Waiting in Kafka",
                 Query("sum(topic_partition:lag_records:max)"),
-                unit="locale",
+                unit=COUNT,
                 description="Records: log end less position in Postgres, over all partitions, whether a worker holds them or none.",
             )
         )
@@ -62,8 +62,7 @@ def board() -> Dashboard:
             number(
                 "Dead letters",
                 Query("sum(increase(stream_dead_letters_total[$__range]))"),
-                unit="locale",
-                decimals=0,
+                unit=COUNT,
                 description="Records that can't become rows, in the time shown. The board *dead letters and privacy* has the "
                 "reasons.",
             )
@@ -72,9 +71,8 @@ def board() -> Dashboard:
             number(
                 "Records lost",
                 Query("sum(increase(stream_records_lost_total[$__range]))"),
-                unit="locale",
+                unit=COUNT,
                 bad_from=1,
-                decimals=0,
                 description="Records that Kafka's retention removed before they were read, in the time shown.",
             )
         )

@@ -18,6 +18,8 @@ SOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 STAT_HEIGHT: Final = 4
 GRAPH_HEIGHT: Final = 8
 NO_DATA: Final = "no data"
+COUNT: Final = "locale"
+"""The unit of what is counted one by one: 1,538, not 2 K."""
 
 ANSWERS: Final[Mapping[int, tuple[str, str]]] = {0: ("away", "red"), 1: ("answers", "green")}
 
@@ -223,6 +225,8 @@ def quantiles(metric: str, matchers: str = "", by: str = "", of: str = "") -> li
 
 def _dressed(panel: PanelT, *, title: str, unit: str, description: str, width: int, height: int = GRAPH_HEIGHT) -> PanelT:
     panel.title(title).description(description).unit(unit).no_value(NO_DATA).datasource(SOURCE).span(width).height(height)
+    if unit == COUNT:
+        panel.decimals(0)  # `increase` estimates
     return panel
 
 

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.boards import panels
-from tools.boards.panels import Query, graph, listing, number, row
+from tools.boards.panels import COUNT, Query, graph, listing, number, row
 
 
 def board() -> Dashboard:
@@ -26,8 +26,7 @@ def board() -> Dashboard:
             number(
                 "Dead letters in the time shown",
                 Query("sum(increase(stream_dead_letters_total[$__range]))"),
-                unit="locale",
-                decimals=0,
+                unit=COUNT,
                 width=4,
                 description="Sealed to the operator's key in the table dead_letters.",
             )
@@ -36,7 +35,7 @@ def board() -> Dashboard:
             number(
                 "Open dead letters",
                 Query("sum(monitor_open_dead_letters)"),
-                unit="locale",
+                unit=COUNT,
                 width=4,
                 description="Those without a resolution, however old: work for the operator.",
             )
@@ -45,8 +44,7 @@ def board() -> Dashboard:
             number(
                 "Records with unknown keys",
                 Query("sum(increase(stream_records_with_extra_keys_total[$__range]))"),
-                unit="locale",
-                decimals=0,
+                unit=COUNT,
                 width=4,
                 description="In the time shown. They became rows; the keys that no field declares were ignored. A sender may be "
                 "about to change.",
@@ -56,9 +54,8 @@ def board() -> Dashboard:
             number(
                 "Refused by Kafka",
                 Query("sum(increase(bridge_messages_refused_total[$__range]))"),
-                unit="locale",
+                unit=COUNT,
                 bad_from=1,
-                decimals=0,
                 width=4,
                 description="Too large for the topic, in the time shown; they stay in SQS for the queue's own dead-letter queue.",
             )
@@ -67,9 +64,8 @@ def board() -> Dashboard:
             number(
                 "Records lost",
                 Query("sum(increase(stream_records_lost_total[$__range]))"),
-                unit="locale",
+                unit=COUNT,
                 bad_from=1,
-                decimals=0,
                 width=4,
                 description="Removed by the topic's retention before they were read, in the time shown.",
             )
@@ -109,11 +105,12 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "How many values are revealed?",
-                Query("sum by (field) (increase(monitor_revealed_tokens_total[$__rate_interval]))", "{{field}}: values"),
-                Query("sum by (field) (increase(monitor_reveals_total[$__rate_interval]))", "{{field}}: calls"),
-                unit="short",
-                top=1,
-                description="By field, from the table reveal_audit, which also says who and why.",
+                Query("sum by (field) (increase(monitor_revealed_tokens_total[1h]))", "{{field}}: values"),
+                Query("sum by (field) (increase(monitor_reveals_total[1h]))", "{{field}}: calls"),
+                unit=COUNT,
+                limit=100,
+                description="In the hour before, by field; above the line somebody is told. The table reveal_audit says who and "
+                "why.",
             )
         )
     )
