@@ -84,13 +84,13 @@ def killed(system: System) -> Iterator[str]:
 def away(system: System) -> Iterator[str]:
     """For a minute; in the soak for five."""
     (bridge,) = system.bridges
+    for workload in system.workloads:
+        workload.messages_per_second /= 5  # for minutes it all stays in SQS
     system.moment()
     system.servers.kafka.stop()
     try:
         bridge_notices(system)
         workers_notice(system)
-        for workload in system.workloads:
-            workload.messages_per_second = 20  # what ElasticMQ gives out of a long FIFO queue is not much more than what comes in
         received = system.metric(bridge, "bridge_messages_received_total")
         system.rest(system.absence_seconds)
         held = system.metric(bridge, "bridge_in_flight_messages")
