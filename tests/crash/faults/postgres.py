@@ -213,14 +213,15 @@ def read_only(system: System) -> Iterator[str]:
     before = total(system, RETRIES, sqlstate_class="25")
     system.moment()
     try:
-        _reload_with(system, "SET default_transaction_read_only = on")
+        reload_with(system, "SET default_transaction_read_only = on")
         prove_retries(system, before, sqlstate_class="25")
         system.rest(3)
     finally:
-        _reload_with(system, "RESET default_transaction_read_only")
+        reload_with(system, "RESET default_transaction_read_only")
     yield "writes failed with 25006"
 
 
-def _reload_with(system: System, change: str) -> None:
+def reload_with(system: System, change: str) -> None:
+    """Change a setting of the whole server."""
     system.query(f"ALTER SYSTEM {change}")
     system.query("SELECT pg_reload_conf()")

@@ -57,6 +57,7 @@ def cut_during(system: System) -> Iterator[str]:
     "A write whose answer was lost is found to be in, and not written again.",
     recovery_seconds=15,
     setup=PROXIED,
+    fast=True,
     soak=True,
 )
 def cut_after(system: System) -> Iterator[str]:

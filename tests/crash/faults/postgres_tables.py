@@ -8,7 +8,16 @@ from typing import Any
 import psycopg2
 
 from crash.faults import fault
-from crash.faults.postgres import PARTITIONS, QUICK_TIMEOUTS, REBALANCES, RETRIES, over_partitions, prove_retries, total
+from crash.faults.postgres import (
+    PARTITIONS,
+    QUICK_TIMEOUTS,
+    REBALANCES,
+    RETRIES,
+    over_partitions,
+    prove_retries,
+    reload_with,
+    total,
+)
 from crash.system import Setup, System
 
 LOCK = 17
@@ -38,14 +47,12 @@ def _trigger(system: System, body: str, each: str) -> Iterator[None]:
 
 def _locked(system: System, lock: str) -> None:
     """Hold a lock until statements have timed out over it."""
-    rebalances = total(system, REBALANCES)
     before = total(system, RETRIES, sqlstate_class="57")
     system.moment()
     with _transaction(system) as cursor:
         cursor.execute(lock)
         prove_retries(system, before, sqlstate_class="57")
         system.rest(4)
-    assert total(system, REBALANCES) == rebalances, "the workers stayed in their group"
 
 
 @fault(
@@ -57,8 +64,10 @@ def _locked(system: System, lock: str) -> None:
 )
 def position_locked(system: System) -> Iterator[str]:
     """As a session does that was left in a transaction."""
+    rebalances = total(system, REBALANCES)
     _locked(system, "SELECT 1 FROM stream_positions FOR UPDATE")
     yield "statements timed out over locked rows"
+    assert total(system, REBALANCES) == rebalances, "the workers stayed in their group"
 
 
 @fault(
@@ -70,8 +79,10 @@ def position_locked(system: System) -> Iterator[str]:
 )
 def table_locked(system: System) -> Iterator[str]:
     """ACCESS EXCLUSIVE, for longer than a statement may run."""
+    rebalances = total(system, REBALANCES)
     _locked(system, "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
     yield "statements timed out over the locked table"
+    assert total(system, REBALANCES) == rebalances, "the workers stayed in their group"
 
 
 @fault(
@@ -98,17 +109,23 @@ def statement_timeout(system: System) -> Iterator[str]:
     soak=True,
 )
 def deadlock(system: System) -> Iterator[str]:
-    """Another session has what a row needs and wants the positions; writes have those, and are the ones that are ended."""
-    with _trigger(system, f"PERFORM pg_advisory_xact_lock_shared({LOCK});", "ROW"):
-        for _ in range(3):
-            before = total(system, RETRIES, sqlstate_class="40")
-            system.moment()
-            with _transaction(system) as cursor:
-                cursor.execute(f"SET deadlock_timeout = '20s'; SELECT pg_advisory_xact_lock({LOCK})")
-                system.wait("a write waits for us", lambda: _waiting(system))
-                cursor.execute("SELECT 1 FROM stream_positions FOR UPDATE")
-            prove_retries(system, before, sqlstate_class="40")
-    yield "three times writes were ended with 40P01"
+    """Another session has what a row needs and wants a position; the write has that, and is the one that is ended."""
+    reload_with(system, "SET deadlock_timeout = '2s'")  # a session looks for a deadlock once, so long after it began to wait
+    try:
+        with _trigger(system, f"PERFORM pg_advisory_xact_lock_shared({LOCK});", "ROW"):
+            for _ in range(3):
+                before = total(system, RETRIES, sqlstate_class="40")
+                system.moment()
+                with _transaction(system) as cursor:
+                    cursor.execute(f"SET deadlock_timeout = '20s'; SELECT pg_advisory_xact_lock({LOCK})")
+                    system.wait("a write waits for us", lambda: _waiting(system))
+                    cursor.execute("SELECT partition FROM stream_positions FOR UPDATE SKIP LOCKED")
+                    free = [partition for (partition,) in cursor.fetchall()]
+                    cursor.execute("SELECT 1 FROM stream_positions WHERE NOT partition = ANY(%s) LIMIT 1 FOR UPDATE", [free])
+                prove_retries(system, before, sqlstate_class="40")
+    finally:
+        reload_with(system, "RESET deadlock_timeout")
+    yield "three times a write was ended with 40P01"
 
 
 def _waiting(system: System) -> int:
