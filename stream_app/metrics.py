@@ -111,7 +111,8 @@ class _PartitionCollector(Collector):
                 if state.next_offset is not None:
                     lag_records.add_metric(where, max(0, state.log_end_offset - state.next_offset))
             oldest = state.oldest_unwritten_seconds
-            lag_seconds.add_metric(where, 0.0 if oldest is None else max(0.0, now - oldest))
+            if oldest is not None or state.next_offset is not None:  # of a partition that is not claimed nothing is known
+                lag_seconds.add_metric(where, 0.0 if oldest is None else max(0.0, now - oldest))
             buffered_records.add_metric(where, state.buffered_records)
             buffered_bytes.add_metric(where, state.buffered_bytes)
             stopped.add_metric(where, float(state.stopped))

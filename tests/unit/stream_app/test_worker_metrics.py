@@ -7,7 +7,7 @@ from login_records import PLACE, login, masker, records, sealer
 
 from pipeline.errors import FatalError, RetryableError
 from stream_app.batch import SLICE_RECORDS, STEPS, BatchBuilder, Step
-from stream_app.metrics import DEPENDENCIES, WorkerMetrics
+from stream_app.metrics import DEPENDENCIES, PartitionGauges, WorkerMetrics
 from stream_app.postgres.errors import RETRY_CLASSES, TlsRefusedError
 from stream_app.postgres.pool import StatementResult
 from stream_app.reasons import Reason
@@ -64,6 +64,20 @@ def test_statements_that_are_tried_again_are_counted_by_class(error: RetryableEr
     metrics.ran_statement("retryable", 0.5, error)
     assert value(metrics, "stream_database_retries_total", sqlstate_class=expected) == 1
     assert value(metrics, "stream_statement_seconds_sum", result="retryable") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("next_offset", "oldest_seconds", "lag_seconds"),
+    [(None, None, None), (None, 40.0, 60.0), (7, None, 0.0), (7, 40.0, 60.0)],
+    ids=["not claimed", "not claimed, fetched", "nothing waits", "one waits"],
+)
+def test_a_partition_that_is_not_claimed_shows_no_lag_rather_than_a_lag_of_0(
+    next_offset: int | None, oldest_seconds: float | None, lag_seconds: float | None
+) -> None:
+    metrics = WorkerMetrics()
+    gauges = PartitionGauges("logins", 0, next_offset, 9, oldest_seconds, 0, 0, stopped=True, paused=False)
+    metrics.serve_partitions(lambda: [gauges], lambda: 100.0)
+    assert value(metrics, "stream_partition_lag_seconds", topic="logins", partition="0") == lag_seconds
 
 
 def test_a_refused_statement_is_no_retry() -> None:
