@@ -206,10 +206,11 @@ def _signal_all(processes: list[psutil.Process], number: Signals) -> None:
     "postgres-read-only",
     "A read-only Postgres (a standby, or set so) is waited for; no row becomes a dead letter.",
     recovery_seconds=15,
+    setup=Setup(bad_share=0.2),
     soak=True,
 )
 def read_only(system: System) -> Iterator[str]:
-    """As after a switchover, while the old primary is a standby; each write fails with 25006."""
+    """As after a switchover, while the old primary is a standby; each write fails with 25006, dead letters in it or not."""
     before = total(system, RETRIES, sqlstate_class="25")
     system.moment()
     try:
