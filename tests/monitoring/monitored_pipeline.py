@@ -12,7 +12,6 @@ from quicker_rules import write_quicker_rules
 
 from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins
-from dev_servers.process import DevServerError
 from dev_servers.prometheus import Prometheus
 from dev_servers.queue_filling import QueueFiller, sqs_client
 
@@ -43,30 +42,25 @@ class Load:
         self._pipeline = pipeline
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
-        self._failure: DevServerError | OSError | None = None
-        self.poison = 1
-        """Of ten messages so many are of another kind."""
+        self.poison = 0
+        """Of ten messages so many are of another kind. The very first one is, too."""
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more. Raises what ended it before."""
+        """Send no more. Nothing happens when it was not started."""
         self._stopping.set()
-        self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         logins = cycle([json.dumps({**json.loads(login.body()), "unknown": "key"}) for login in made_up_logins(1_000)])
         with closing(sqs_client(self._pipeline.elasticmq)) as sqs:
             filler = QueueFiller(sqs, self._pipeline.elasticmq.queue_url)
+            filler.send([OTHER_KIND])
             while not self._stopping.wait(1.0):
-                try:
-                    filler.send([OTHER_KIND if number % 10 < self.poison else next(logins) for number in range(LOGINS_A_SECOND)])
-                except (DevServerError, OSError) as error:
-                    self._failure = error
-                    return
+                filler.send([OTHER_KIND if number % 10 < self.poison else next(logins) for number in range(LOGINS_A_SECOND)])
 
 
 class MonitoredPipeline:
@@ -95,10 +89,8 @@ class MonitoredPipeline:
 
     def stop(self) -> None:
         """What has to be stopped first, first."""
-        try:
-            self.load.stop()
-        finally:
-            self.pipeline.stop()
+        self.load.stop()
+        self.pipeline.stop()
 
     def kill(self, *names: str) -> None:
         """With SIGKILL."""

@@ -23,7 +23,7 @@ WHOLE = "ALERTS_WHOLE" in os.environ
 RATE_SECONDS = 10
 SHOWN_SECONDS = 120
 STEP_SECONDS = 1.0
-SILENT_SECONDS = 30.0 if WHOLE else 3.0
+SILENT_SECONDS = 10.0 if WHOLE else 3.0
 """For so long it is watched that no other alert joins those that fire."""
 END_SECONDS = 300.0
 """DataIsOftenLate looks at half an hour, which is three minutes here."""
@@ -111,8 +111,9 @@ def filled_in(expression: str) -> str:
 
 @pytest.fixture(scope="module")
 def eventful(monitored: MonitoredPipeline) -> MonitoredPipeline:
-    """Rare things that boards show have happened: Postgres was away, then Kafka, and partitions changed hands. All goes on."""
+    """Rare things that boards show have happened: a dead letter, Postgres was away, then Kafka, partitions changed hands."""
     ask, processes = monitored.prometheus.query, monitored.processes
+    monitored.load.poison = 1
     monitored.pipeline.postgres.stop()
     wait_until(lambda: ask("sum(stream_database_retries_total) > 0"), lambda: "workers try again")
     monitored.pipeline.postgres.start()
@@ -131,6 +132,8 @@ def eventful(monitored: MonitoredPipeline) -> MonitoredPipeline:
         'min(up{job!="prometheus"}) == 1',
         f"sum(rate(stream_rebalance_seconds_count[{RATE_SECONDS}s])) > 0",
         f"sum(rate(stream_rows_written_total[{RATE_SECONDS}s])) > 0",
+        f"sum(rate(stream_dead_letters_total[{RATE_SECONDS}s])) > 0",
+        "sum(monitor_open_dead_letters) > 0",
         "sum(monitor_table_bytes) > 0",
     ):
         wait_until(lambda what=what: ask(what), lambda what=what: what)  # type: ignore[misc]
