@@ -11,6 +11,7 @@ from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import KafkaSettings
 
 _REQUEST_SECONDS = 5.0  # a stop waits for one such request
+_ID_SECONDS = 3.0
 _NO_ID = "A" * 22  # what brokers before 2.8 tell
 
 
@@ -68,10 +69,21 @@ class TopicId:
         self._admin = AdminClient(_configuration(settings))
 
     def read(self) -> str | None:
-        """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 5 seconds. Raises RetryableError."""
+        """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 11 seconds. Raises RetryableError."""
         try:
-            asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_REQUEST_SECONDS)
-            found = str(asked[self._topic].result().topic_id)
+            try:
+                found = self._ask()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 - confluent-kafka's own name of it
+                    raise
+                # librdkafka 2.16 asks the controller, and waits for the one that it knows: with a node of three away no id came
+                # until it was back. The answer to this question, which any node may answer, says which is the controller now.
+                self._admin.list_topics(timeout=_REQUEST_SECONDS)
+                found = self._ask()
         except KafkaException as error:
             raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {error.args[0].name()}") from error
         return None if found == _NO_ID else found
+
+    def _ask(self) -> str:
+        asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ID_SECONDS)
+        return str(asked[self._topic].result().topic_id)

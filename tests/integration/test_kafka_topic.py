@@ -1,9 +1,14 @@
 """The topic on a real Kafka: made once, and told from one of the same name that was made anew."""
 
+import time
+from pathlib import Path
+
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from dev_servers.kafka import Kafka
+from dev_servers.kafka_cluster import KafkaCluster
+from dev_servers.server import start_together, stop_together
 from pipeline.errors import RetryableError
 from pipeline.kafka_topic import TopicId, ensure_topic
 from pipeline.settings import KafkaSettings, load
@@ -15,10 +20,39 @@ def test_a_topic_made_anew_has_another_id(kafka: Kafka) -> None:
     with pytest.raises(RetryableError, match="UNKNOWN_TOPIC_OR_PART"):
         topic_id.read()
     assert [ensure_topic(settings), ensure_topic(settings)] == [True, False]
-    first = topic_id.read()
+    first = read_soon(topic_id)
     assert first is not None
     assert topic_id.read() == first
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     admin.delete_topics(["made-anew"])["made-anew"].result(10)
     assert ensure_topic(settings)
-    assert topic_id.read() not in (None, first)
+    assert read_soon(topic_id) not in (None, first)
+
+
+def test_the_id_is_told_although_the_node_that_told_it_is_gone(tmp_path: Path) -> None:
+    """Each asks the controller, which is not the same node for all: six, so that the lost node was that of one at least."""
+    cluster = KafkaCluster(tmp_path)
+    nodes = list(cluster.nodes.values())
+    try:
+        start_together(nodes)
+        settings = load(
+            KafkaSettings, kafka_bootstrap_servers=cluster.bootstrap_servers, kafka_topic_replication=3, kafka_topic="replicated"
+        )
+        ensure_topic(settings)
+        asking = [TopicId(settings) for _ in range(6)]
+        (before,) = {topic_id.read() for topic_id in asking}
+        nodes[0].kill()
+        assert {read_soon(topic_id) for topic_id in asking} == {before}
+    finally:
+        stop_together(nodes)
+
+
+def read_soon(topic_id: TopicId) -> str | None:
+    """Not at once: brokers hear of a new topic, and of a lost node, a little later."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return topic_id.read()
+        except RetryableError:
+            if time.monotonic() > deadline:
+                raise
