@@ -1,4 +1,4 @@
-"""Opens a connection of aiopg's without its three traps, each seen with aiopg 1.4.0 and psycopg2 2.9.13.
+"""Opens a connection of aiopg's without its four traps, each seen with aiopg 1.4.0 and psycopg2 2.9.13.
 
 - libpq looks host names up inside ``connect``: while a name server is away the event loop stands still, and Kafka takes the
   worker for dead. Here the loop looks them up, in a thread, and libpq gets addresses.
@@ -6,6 +6,8 @@
   TLS after a refused login), nobody watches that, and a refused password looks like a server that doesn't answer. Here the
   socket is asked for anew each time, until the connection stands.
 - libpq's ``connect_timeout`` does nothing in asynchronous mode, so a dead host hides the next one. Here each address has its time.
+- ``Connection._poll`` turns a statement that the server cancelled into ``CancelledError``, as if the task had been cancelled, and
+  gives the server's whole text to the loop's handler, which logs it. Here it is an error like any other.
 """
 
 import asyncio
@@ -69,7 +71,7 @@ async def _places(parameters: ConnectionParameters, seconds: float) -> list[dict
 
 
 class _Connection(aiopg.Connection):
-    """Stands on ``aiopg.Connection._fileno``, ``_ready``, ``_waiter`` and ``_weakref`` as they are in 1.4.0."""
+    """Stands on ``aiopg.Connection._fileno``, ``_poll``, ``_ready``, ``_waiter`` and ``_weakref`` as they are in 1.4.0."""
 
     async def establish(self, seconds: float) -> None:
         """Do the poll loop of psycopg2's asynchronous connect, then hand the socket over to aiopg."""
@@ -88,6 +90,16 @@ class _Connection(aiopg.Connection):
             self._waiter = None
             await self.close()
             raise
+
+    async def _poll(self, waiter: asyncio.Future[None], timeout: float) -> None:  # noqa: ASYNC109 - aiopg's signature
+        self._ready(self._weakref)
+        try:
+            await asyncio.wait_for(waiter, timeout)
+        except (asyncio.CancelledError, TimeoutError):
+            await asyncio.shield(self.close())
+            raise
+        finally:
+            self._waiter = None
 
 
 async def _connect(parameters: Mapping[str, Any], seconds: float) -> aiopg.Connection:

@@ -4,7 +4,6 @@ What is said about an error is names only: a driver's message may quote a row (D
 or a piece of the DSN, so it is passed on only for the codes below whose message holds nothing but names of database objects.
 """
 
-import asyncio
 import re
 from typing import Final
 
@@ -36,7 +35,8 @@ _RETRYABLE: Final = {
     "40": "the transaction was rolled back because of another one",
     "53": "the server is out of disk, memory or connections",
     "55": "something is locked or in use",
-    "57": "the statement was cancelled or the server is stopping",
+    "57": "the server is stopping, or ended the session",
+    "57014": "the statement took longer than POSTGRES_STATEMENT_TIMEOUT_SECONDS, or somebody ended it",
     "58": "the server's disk or system failed",
     "XX": "internal error of the server",
 }
@@ -129,8 +129,6 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
 def retry_class(error: RetryableError) -> str:
     """The class of an error that is to be tried again, one of :data:`RETRY_CLASSES`."""
     cause = error.__cause__
-    if isinstance(cause, asyncio.CancelledError):
-        return "57"  # aiopg's form of a statement that the server ended
     if isinstance(error, TlsRefusedError):
         return "tls"
     code = getattr(cause, "pgcode", None)

@@ -3,9 +3,8 @@
 aiopg's own pool is not used: it keeps the parameters it was made with, and here the password is read again for each connection, so
 that a rotated one works without a restart. Connections are in autocommit, as aiopg's always are: a statement is a transaction.
 
-Written against aiopg 1.4.0. Two of its habits matter: it turns a statement that the server cancelled (statement_timeout) into
-CancelledError, as if the task had been cancelled (``Connection._poll``); and it closes a connection whose statement timed out on
-our side, without waiting for the server, which may still carry it out. So a RetryableError from here leaves the outcome unknown.
+Written against aiopg 1.4.0, which closes a connection whose statement timed out on our side without waiting for the server. That may
+still carry it out, so a RetryableError from here leaves the outcome unknown.
 """
 
 import asyncio
@@ -80,11 +79,6 @@ class ConnectionPool:
             # psycopg2's cursor keeps its statement, megabytes, and aiopg's keeps that cursor in a cycle until garbage is collected.
             cursor._impl = None  # noqa: SLF001
             usable = True
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise RetryableError("Postgres ended a statement at POSTGRES_STATEMENT_TIMEOUT_SECONDS") from error
         except TimeoutError as error:
             raise RetryableError(f"Postgres gave no answer within {self._answer_seconds:g} s") from error
         except (psycopg2.Error, ValueError) as error:

@@ -38,13 +38,16 @@ async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:
     assert await pool.fetch_one("SELECT current_user", {}) == (WRITER,)
 
 
-async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is_no_cancellation(pool: ConnectionPool) -> None:
+async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is_no_cancellation(
+    pool: ConnectionPool, caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[tuple[str, str | None]] = []
     pool._on_statement = lambda result, _, error: told.append((result, retry_class(error) if error else None))
-    with pytest.raises(RetryableError):
+    with pytest.raises(RetryableError, match="57014"):
         await pool.fetch_one("SELECT pg_sleep(5)", {})
     assert await pool.fetch_one("SELECT 1", {}) == (1,)
     assert told == [("retryable", "57"), ("ok", None)]
+    assert caplog.records == [], "the server's text is not logged"
 
 
 async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: ConnectionPool) -> None:

@@ -1,4 +1,3 @@
-import asyncio
 from typing import get_args
 
 import psycopg2
@@ -52,7 +51,6 @@ def test_all_our_names_begin_alike_and_say_what_they_are() -> None:
     ("error", "expected"),
     [
         (caused_by(RetryableError("stopping"), made_error("57P01")), "57"),
-        (caused_by(RetryableError("timed out"), asyncio.CancelledError()), "57"),
         (caused_by(RetryableError("read-only"), made_error("25006")), "25"),
         (caused_by(TlsRefusedError("expired"), psycopg2.OperationalError()), "tls"),
         (caused_by(RetryableError("nobody listens"), psycopg2.OperationalError()), "none"),
