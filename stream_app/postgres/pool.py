@@ -3,8 +3,8 @@
 aiopg's own pool is not used: it keeps the parameters it was made with, and here the password is read again for each connection, so
 that a rotated one works without a restart. Connections are in autocommit, as aiopg's always are: a statement is a transaction.
 
-Written against aiopg 1.4.0, which closes a connection whose statement timed out on our side without waiting for the server. That may
-still carry it out, so a RetryableError from here leaves the outcome unknown.
+Written against aiopg 1.4.0, which closes a connection whose statement timed out on our side and does not wait for the server. That
+may still carry it out, so a RetryableError from here leaves the outcome unknown.
 """
 
 import asyncio
