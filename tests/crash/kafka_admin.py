@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
+from typing import Any, cast
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import (
@@ -49,6 +50,14 @@ class KafkaAdmin:
         """Make the topic anew."""
         topic = NewTopic(self.topic, num_partitions=partitions, replication_factor=1)
         self._admin.create_topics([topic])[self.topic].result(SECONDS)
+
+    def partitions(self) -> Mapping[int, Any]:
+        """By number, with ``.leader``, a node's id, and ``.isrs``, those of the nodes in sync; from any node that lives."""
+        return cast("Mapping[int, Any]", self._admin.list_topics(self.topic, timeout=SECONDS).topics[self.topic].partitions)
+
+    def coordinator(self) -> int:
+        """The id of the node that coordinates the group."""
+        return int(self._admin.describe_consumer_groups([self.group])[self.group].result(SECONDS).coordinator.id)
 
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Set the group's offsets. Only while nobody is in it."""
