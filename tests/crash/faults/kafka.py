@@ -1,7 +1,8 @@
 """Kafka, one node on which everything depends: restarted, killed, away, frozen, slow, silent; its lines cut, its disk broken."""
 
-import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from signal import Signals
 
 import psutil
@@ -37,6 +38,13 @@ def rebalances(system: System) -> float:
 def records_in_topic(system: System) -> int:
     """All that the topic ever got."""
     return sum(system.log_ends().values())
+
+
+def _livez(system: System, name: str) -> tuple[int, str]:
+    with closing(HTTPConnection(HOST, system.processes.ports[name], timeout=5)) as connection:
+        connection.request("GET", "/livez")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
 
 
 @fault(
@@ -98,8 +106,8 @@ def away(system: System) -> Iterator[str]:
         waiting, _ = system.queue.counts()
         for name in (bridge, *system.workers):
             assert not system.processes.is_ready(name), f"{name} says that it is ready"
-            with urllib.request.urlopen(f"http://{HOST}:{system.processes.ports[name]}/livez", timeout=5) as answer:
-                assert answer.status == 200
+            status, says = _livez(system, name)
+            assert status == 200, f"{name} asks for a restart: {says}"
     finally:
         system.servers.kafka.start()
     yield f"every process missed Kafka for {system.absence_seconds:g} s; the bridge held {held:g} messages, {waiting} waited in SQS"
