@@ -96,13 +96,15 @@ class Soak:
     def run(self, seconds: float) -> None:
         """Start everything, then break it again and again. Raises what should not be."""
         began = checked = time.monotonic()
-        self.system.start()
-        while time.monotonic() - began < seconds and not self.report.failures:
-            self._inject(next(self._faults))
-            if time.monotonic() - checked >= CHECKPOINT_SECONDS:
-                self._check_so_far()
-                checked = time.monotonic()
-        self.report.minutes = (time.monotonic() - began) / 60
+        try:
+            self.system.start()
+            while time.monotonic() - began < seconds and not self.report.failures:
+                self._inject(next(self._faults))
+                if time.monotonic() - checked >= CHECKPOINT_SECONDS:
+                    self._check_so_far()
+                    checked = time.monotonic()
+        finally:
+            self.report.minutes = (time.monotonic() - began) / 60
 
     def end(self) -> None:
         """Come to rest, stop everything, check everything."""

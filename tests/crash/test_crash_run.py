@@ -93,7 +93,7 @@ def test_each_fault_says_what_it_promises_and_the_fast_ones_are_few() -> None:
     faults = all_faults()
     assert all(fault.promise.endswith(".") and fault.inject.__doc__ for fault in faults.values())
     assert all(fault.recovery_seconds <= 120 for fault in faults.values())
-    assert len([fault for fault in faults.values() if fault.fast]) <= 9
+    assert len([fault for fault in faults.values() if fault.fast]) <= 7
 
 
 def test_the_soak_draws_each_of_its_faults_once_a_round_and_the_same_ones_with_the_same_seed() -> None:

@@ -49,7 +49,6 @@ def answers_500(system: System) -> Iterator[str]:
     "While SQS answers 503, the same.",
     recovery_seconds=25,
     setup=PROXIED,
-    fast=True,
     soak=True,
 )
 def answers_503(system: System) -> Iterator[str]:
