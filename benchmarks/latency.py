@@ -1,6 +1,6 @@
 """How many seconds pass from the time that SQS gives a message to its row being visible to another session; the whole chain.
 
-python -m benchmarks.latency [--rates 100,2000] [--seconds 20] [--warm-up-seconds 5] [--rounds 3]
+python -m benchmarks.latency [--rates 100,2000] [--seconds 20] [--warm-up-seconds 10] [--rounds 3]
 """
 
 import sys
@@ -31,7 +31,7 @@ from dev_servers.process import ChildProcess, Launch
 PARTITIONS = 4
 RATES = (100, 2_000)
 SECONDS = 20.0
-WARM_UP_SECONDS = 5.0
+WARM_UP_SECONDS = 10.0
 TOP_RATE = "top rate"
 HALF = "half of the top rate"
 TOP_RATE_MESSAGES = 40_000
