@@ -108,12 +108,12 @@ class Workbench:
         )
 
     def with_database(self, name: str) -> "Workbench":
-        """The same servers and another database, which is made, with its tables, if it is not there."""
+        """The same servers and another database, made if it is not there. Tables that were kept are brought up to date."""
         other = copy(self)
         other._database = name  # noqa: SLF001 - it is one of ours
         if not self.query("SELECT 1 FROM pg_database WHERE datname = %(name)s", {"name": name}):
             self.postgres.create_database(name=name)
-            other._run("migrate")  # noqa: SLF001
+        other._run("migrate")  # noqa: SLF001 - likewise
         return other
 
     @property

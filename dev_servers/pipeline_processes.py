@@ -4,8 +4,10 @@ import sys
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from signal import Signals
 
@@ -78,6 +80,13 @@ class PipelineProcesses:
                 return bool(answer.status == HTTPStatus.OK)
         except OSError:
             return False
+
+    def livez(self, name: str) -> tuple[int, str]:
+        """Status and text of ``/livez``: not 200 asks for a restart, and the text says why. Raises :class:`OSError`."""
+        with closing(HTTPConnection(HOST, self.ports[name], timeout=5)) as connection:
+            connection.request("GET", "/livez")
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     def send_signal(self, number: Signals, *names: str) -> None:
         """To all of them at once."""

@@ -11,7 +11,7 @@ from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import KafkaSettings
 
 _REQUEST_SECONDS = 5.0  # a stop waits for one such request
-_ID_SECONDS = 3.0
+_ID_SECONDS = 3.0  # asked for twice, with a request between
 _NO_ID = "A" * 22  # what brokers before 2.8 tell
 
 

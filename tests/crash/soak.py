@@ -180,7 +180,7 @@ def soak(minutes: float, seed: int, directory: Path, watch: Callable[[Soak], Non
     """Soak for so long in this directory. ``watch`` is called once it begins."""
     report = Report(seed)
     chance = Random(seed)  # noqa: S311 - to be repeatable is the point
-    faults = draws(fit_faults(), Random(chance.getrandbits(64)))  # noqa: S311
+    faults = draws(fit_faults(), Random(chance.getrandbits(64)))  # noqa: S311 - to be repeatable is the point
     with Servers(directory / "servers") as servers, System(servers, directory / "run", SETUP, chance) as system:
         system.absence_seconds = min(ABSENCE_SECONDS, minutes * 60 * ABSENCE_SHARE)
         running = Soak(system, report, faults)

@@ -19,7 +19,7 @@ from crash.servers import Servers
 from crash.system import Setup, System
 
 GOOD, BAD = 250, 2 * len(BAD_KINDS)
-SENT = list(islice(messages(Random(2)), GOOD)) + list(islice(messages(Random(3), 1.0), BAD))  # noqa: S311
+SENT = list(islice(messages(Random(2)), GOOD)) + list(islice(messages(Random(3), 1.0), BAD))  # noqa: S311 - to be repeatable is the point
 GERMAN = sum(message.columns is not None and message.columns.locale == "DE" for message in SENT)
 
 
@@ -27,7 +27,7 @@ GERMAN = sum(message.columns is not None and message.columns.locale == "DE" for 
 def system(crash_servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A run with good and bad messages through a FIFO queue, come to rest, its processes stopped."""
     setup = Setup(workers=1, fifo=True, receives_max=10, messages_per_second=0)
-    with System(crash_servers, tmp_path_factory.mktemp("checked"), setup, Random(1)) as running:  # noqa: S311
+    with System(crash_servers, tmp_path_factory.mktemp("checked"), setup, Random(1)) as running:  # noqa: S311 - to be repeatable is the point
         running.processes.start_bridge("bridge-1")
         running.processes.start_worker("worker-1")
         running.workload.send(SENT)

@@ -99,11 +99,11 @@ def test_each_fault_says_what_it_promises_and_the_fast_ones_are_few() -> None:
 def test_the_soak_draws_each_of_its_faults_once_a_round_and_the_same_ones_with_the_same_seed() -> None:
     faults = fit_faults()
     assert {"worker-killed-mid-batch", "sqs-answers-503"} <= {fault.name for fault in faults}
-    drawn = draws(faults, Random(1))  # noqa: S311
+    drawn = draws(faults, Random(1))  # noqa: S311 - to be repeatable is the point
     rounds = [[next(drawn).name for _ in faults] for _ in range(3)]
     assert all(sorted(each) == sorted(fault.name for fault in faults) for each in rounds)
     assert rounds[0] != rounds[1]
-    again = draws(faults, Random(1))  # noqa: S311
+    again = draws(faults, Random(1))  # noqa: S311 - to be repeatable is the point
     assert [next(again).name for _ in faults] == rounds[0]
 
 

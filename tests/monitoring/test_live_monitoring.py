@@ -48,7 +48,7 @@ def monitored() -> Iterator[MonitoredPipeline]:
 
 def tell(line: str) -> None:
     """To whoever runs ``make alerts``."""
-    print(f"\n{line} (durations / {FACTOR})", end="")  # noqa: T201
+    print(f"\n{line} (durations / {FACTOR})", end="")  # noqa: T201 - a report
 
 
 @pytest.mark.timeout(900)

@@ -1,8 +1,7 @@
 """Kafka, one node on which everything depends: restarted, killed, away, frozen, slow, silent; its lines cut, its disk broken."""
 
 from collections.abc import Iterator
-from contextlib import closing
-from http.client import HTTPConnection
+from http import HTTPStatus
 from signal import Signals
 
 import psutil
@@ -10,7 +9,6 @@ import psutil
 from crash.faults import fault
 from crash.proxy import Moment
 from crash.system import Setup, System
-from dev_servers.ports import HOST
 
 PRODUCE = 0
 """The number of the request, in bytes 4 and 5 of each that a client sends."""
@@ -38,13 +36,6 @@ def rebalances(system: System) -> float:
 def records_in_topic(system: System) -> int:
     """All that the topic ever got."""
     return sum(system.log_ends().values())
-
-
-def _livez(system: System, name: str) -> tuple[int, str]:
-    with closing(HTTPConnection(HOST, system.processes.ports[name], timeout=5)) as connection:
-        connection.request("GET", "/livez")
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
 
 
 @fault(
@@ -106,8 +97,8 @@ def away(system: System) -> Iterator[str]:
         waiting, _ = system.queue.counts()
         for name in (bridge, *system.workers):
             assert not system.processes.is_ready(name), f"{name} says that it is ready"
-            status, says = _livez(system, name)
-            assert status == 200, f"{name} asks for a restart: {says}"
+            status, says = system.processes.livez(name)
+            assert status == HTTPStatus.OK, f"{name} asks for a restart: {says}"
     finally:
         system.servers.kafka.start()
     yield f"every process missed Kafka for {system.absence_seconds:g} s; the bridge held {held:g} messages, {waiting} waited in SQS"

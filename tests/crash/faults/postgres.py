@@ -1,7 +1,6 @@
 """Postgres itself: restarted, killed, away, frozen, or read-only."""
 
 import os
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -13,7 +12,6 @@ import psycopg2
 
 from crash.faults import fault
 from crash.system import Setup, System
-from dev_servers.ports import HOST
 from dev_servers.postgres import STOP_MODES
 
 RETRIES = "stream_database_retries_total"
@@ -164,8 +162,8 @@ def away(system: System) -> Iterator[str]:
         system.prove("fetching pauses everywhere", lambda: over_partitions(system, "stream_partition_fetch_paused") == PARTITIONS)
         for name in system.workers:
             assert not system.processes.is_ready(name), f"{name} says that it is ready"
-            with urllib.request.urlopen(f"http://{HOST}:{system.processes.ports[name]}/livez", timeout=5) as answer:
-                assert answer.status == HTTPStatus.OK, "a restart would not help"
+            status, says = system.processes.livez(name)
+            assert status == HTTPStatus.OK, f"{name} asks for a restart, which would not help: {says}"
             assert system.metric(name, "stream_buffer_bytes") <= system.metric(name, "stream_buffer_bytes_max")
     finally:
         system.servers.postgres.start()

@@ -68,7 +68,10 @@ def killed_during_write(system: System) -> Iterator[str]:
         before = system.positions()
         system.kill(victim)
         connection.rollback()
-    moved = lambda: sum(system.positions()[partition] - before[partition] for partition in mine)  # noqa: E731
+
+    def moved() -> int:
+        return sum(system.positions()[partition] - before[partition] for partition in mine)
+
     records = system.prove("Postgres carries its write out", moved, 2)  # before the group gives its partitions away
     yield f"SIGKILL, then {records} of its records were written"
 
