@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from signal import Signals
 from types import TracebackType
@@ -87,7 +87,9 @@ def start_together(servers: Sequence[Server], on_ready: Callable[[Server, float]
                 start.result()
                 on_ready(starts[start], time.monotonic() - began)
         except BaseException:
-            stop_together(servers)  # ends the starts that are still waiting, too
+            stop_together(servers)  # ends the starts that wait for an answer, too
+            wait(starts)
+            stop_together(servers)  # those that had nothing to stop yet: Postgres was making its data directory
             raise
 
 

@@ -26,6 +26,7 @@ from crash.system import FaultDidNotTakePlaceError, Setup, System
 SETUP = Setup(
     also_fifo=True,
     messages_per_second=150.0,
+    visibility_seconds=12,
     proxied=("kafka", "postgres", "sqs"),
     settings={
         "WINDOW_SECONDS": "1",
@@ -71,6 +72,7 @@ def fit_faults() -> list[Fault]:
     for fault in fit:
         setup = fault.setup
         has_all = set(setup.proxied) <= set(SETUP.proxied) and setup.settings.items() <= SETUP.settings.items()
+        has_all &= setup.visibility_seconds <= SETUP.visibility_seconds
         if fault.servers is not None or setup.fifo or setup.receives_max is not None or not has_all:
             raise ValueError(f"{fault.name} is marked for the soak and asks for what that does not have")
     return fit

@@ -10,19 +10,21 @@ import socket
 import ssl
 import struct
 from pathlib import Path
+from queue import SimpleQueue
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from types import TracebackType
 from typing import Self
 
 SSL_REQUEST = struct.pack("!ii", 8, 80_877_103)
+SESSION_SECONDS = 10.0
 
 
 class _Front(ThreadingTCPServer):
     daemon_threads = True
     context: ssl.SSLContext
     postgres_port: int
-    sessions: list[str]
+    sessions: SimpleQueue[str]
 
 
 class _Session(BaseRequestHandler):
@@ -37,12 +39,12 @@ class _Session(BaseRequestHandler):
                 client.sendall(b"S")
                 try:
                     client = self.server.context.wrap_socket(client, server_side=True)
-                except ssl.SSLError:
-                    self.server.sessions.append("refused")
+                except OSError:  # the other side said why, or only closed
+                    self.server.sessions.put("refused")
                     return
-                self.server.sessions.append(client.version() or "")
+                self.server.sessions.put(client.version() or "")
             else:
-                self.server.sessions.append("plain")
+                self.server.sessions.put("plain")
                 postgres.sendall(first)
             with client:
                 pass_on(client, postgres)
@@ -74,15 +76,19 @@ class PostgresTlsFront:
         self._server = _Front(("127.0.0.1", 0), _Session)
         self._server.context = context
         self._server.postgres_port = postgres_port
-        self._server.sessions = self.sessions = []
+        self._server.sessions = SimpleQueue()
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-
-    sessions: list[str]
-    """What each session was, in the order they came: a protocol's name, "plain", or "refused" by the other side."""
 
     @property
     def port(self) -> int:
         return int(self._server.server_address[1])
+
+    def next_sessions(self, count: int) -> list[str]:
+        """What each of the next sessions was: a protocol's name, "plain", or "refused" by the other side.
+
+        They may be told here later than there. Raises ``queue.Empty`` when there are not so many.
+        """
+        return [self._server.sessions.get(timeout=SESSION_SECONDS) for _ in range(count)]
 
     def __enter__(self) -> Self:
         self._thread.start()

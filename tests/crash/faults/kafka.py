@@ -128,7 +128,7 @@ def frozen(system: System) -> Iterator[str]:
     "kafka-slow",
     "With answers that take 2 s records go on flowing, later, and the group stays as it is.",
     recovery_seconds=15,
-    setup=Setup(proxied=("kafka",), visibility_seconds=30),
+    setup=Setup(proxied=("kafka",), visibility_seconds=12),
     soak=True,
 )
 def slow(system: System) -> Iterator[str]:
