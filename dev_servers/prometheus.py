@@ -42,6 +42,7 @@ class Prometheus(Server):
         self.port = free_port() if port is None else port
         self._scrape_seconds = scrape_seconds
         self._rules = rules
+        self._data = self.directory / "data"
         self._targets: Mapping[str, int] = {}
 
     @staticmethod
@@ -64,6 +65,12 @@ class Prometheus(Server):
         for job in self._configuration()["scrape_configs"]:
             for found in job.get("file_sd_configs", ()):
                 self._write_targets(Path(found["files"][0]), str(job["job_name"]))
+
+    def forget(self) -> None:
+        """Start anew without what was scraped so far; it must be running."""
+        self.stop()
+        shutil.rmtree(self._data)
+        self.start()
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series of an instant query, each with ``metric`` and ``value``. Raises :class:`DevServerError` with what is wrong."""
@@ -110,7 +117,7 @@ class Prometheus(Server):
             [
                 program,
                 f"--config.file={configuration}",
-                f"--storage.tsdb.path={self.directory / 'data'}",
+                f"--storage.tsdb.path={self._data}",
                 f"--web.listen-address={HOST}:{self.port}",
                 "--log.level=warn",
             ],

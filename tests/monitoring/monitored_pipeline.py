@@ -109,7 +109,7 @@ class MonitoredPipeline:
         """The labels of the alerts that fire, but for the watchdog."""
         return [alert for alert in self.prometheus.firing() if alert["alertname"] != "Watchdog"]
 
-    def wait_well(self, seconds: float = WAIT_SECONDS) -> None:
+    def wait_well(self) -> None:
         """Until all answer, rows are written, little waits and no alert fires."""
 
         def is_well() -> bool:
@@ -121,4 +121,4 @@ class MonitoredPipeline:
                 and (value("pipeline:waiting_seconds:max") or 0) < OBJECTIVE_SECONDS
             )
 
-        wait_until(is_well, lambda: f"all is well; {self.firing()} fire", seconds)
+        wait_until(is_well, lambda: f"all is well; {self.firing()} fire")

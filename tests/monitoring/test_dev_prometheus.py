@@ -33,6 +33,9 @@ def test_it_runs_the_projects_rules_and_scrapes_what_it_is_told_as_the_projects_
         prometheus.stop()
         prometheus.start()
         assert prometheus.query_range('up{job="bridge"}', before - TARGETS_SECONDS, before, 1), "what it knew is still there"
+        prometheus.forget()
+        assert prometheus.query_range('up{job="bridge"}', before - TARGETS_SECONDS, before, 1) == []
+        assert jobs(prometheus, first) == first
 
 
 def test_what_is_wrong_with_a_query_is_said(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def tell(line: str) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("breakage", [each for each in BREAKAGES if WHOLE or each.in_ci], ids=lambda breakage: breakage.name)
 def test_the_right_alert_fires_in_time_and_ends_after_the_repair(breakage: Breakage, monitored: MonitoredPipeline) -> None:
-    monitored.wait_well(END_SECONDS)
+    monitored.prometheus.forget()  # windows look back on what was broken before: three starts in half an hour are an alert
+    monitored.wait_well()
     waiting = {json.dumps(labels): (labels, within_seconds(minutes)) for labels, minutes in breakage.must}
     broken_at = time.monotonic()
     breakage.break_it(monitored)
