@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import SimpleQueue  # noqa: TID251 - it is asked without a timeout
 
 import structlog
 

@@ -6,7 +6,7 @@ expired by then, SQS says so, and gives the message out once more; the record's 
 
 import time
 from collections.abc import Callable, Sequence
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from threading import Event
 
 from bridges.dependencies import Dependency
@@ -49,7 +49,7 @@ class Deletions:
         self._monotonic = monotonic
         self._gathered: list[Message] = []
         self._gathered_since = 0.0
-        self._batches: SimpleQueue[list[Message]] = SimpleQueue()
+        self._batches: Queue[list[Message]] = Queue()
         self.add = self._gathered.extend
         """To be called with acknowledged messages, by the thread that calls :meth:`hand_over`."""
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from random import uniform
 from threading import Condition, Event
 
@@ -45,7 +45,7 @@ class Visibility:
         self._metrics = metrics
         self._threads_max = threads_max
         self._monotonic = monotonic
-        self._given_up: SimpleQueue[Sequence[Message]] = SimpleQueue()
+        self._given_up: Queue[Sequence[Message]] = Queue()
         self.seconds = 0
         """The queue's own visibility timeout."""
         self.release_later = self._given_up.put

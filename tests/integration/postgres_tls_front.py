@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Queue
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 from types import TracebackType
@@ -24,7 +24,7 @@ class _Front(ThreadingTCPServer):
     daemon_threads = True
     context: ssl.SSLContext
     postgres_port: int
-    sessions: SimpleQueue[str]
+    sessions: Queue[str]
 
 
 class _Session(BaseRequestHandler):
@@ -76,7 +76,7 @@ class PostgresTlsFront:
         self._server = _Front(("127.0.0.1", 0), _Session)
         self._server.context = context
         self._server.postgres_port = postgres_port
-        self._server.sessions = SimpleQueue()
+        self._server.sessions = Queue()
         self._thread = Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property

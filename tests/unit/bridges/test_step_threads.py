@@ -1,4 +1,4 @@
-from queue import SimpleQueue
+from queue import Queue
 from threading import Barrier, Event
 
 from structlog.testing import capture_logs
@@ -8,7 +8,7 @@ from pipeline.errors import FatalError
 
 
 def test_a_thread_that_dies_is_reported_without_what_its_error_says() -> None:
-    reported: SimpleQueue[FatalError] = SimpleQueue()
+    reported: Queue[FatalError] = Queue()
     threads = StepThreads(reported.put)
 
     def body(_: Beat) -> None:
@@ -25,7 +25,7 @@ def test_a_thread_that_dies_is_reported_without_what_its_error_says() -> None:
 
 
 def test_a_fatal_error_is_reported_as_it_is() -> None:
-    reported: SimpleQueue[FatalError] = SimpleQueue()
+    reported: Queue[FatalError] = Queue()
 
     def body(_: Beat) -> None:
         raise FatalError("set SQS_QUEUE_URL")
