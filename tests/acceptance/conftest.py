@@ -6,10 +6,10 @@ from pathlib import Path
 
 import boto3
 import pytest
+from acceptance.running_pipeline import RunningPipeline
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from mypy_boto3_sqs import SQSClient
-from running_pipeline import RunningPipeline
 
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS, ElasticMq
 from dev_servers.kafka import Kafka

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from acceptance.running_pipeline import RunningPipeline, wait_until
 from mypy_boto3_sqs import SQSClient
-from running_pipeline import RunningPipeline, wait_until
 
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS, ElasticMq
 from dev_servers.made_up_logins import MadeUpLogin, made_up_logins

@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
-from running_pipeline import RunningPipeline, fields_in_log, wait_until
+from acceptance.running_pipeline import RunningPipeline, fields_in_log, wait_until
 
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres

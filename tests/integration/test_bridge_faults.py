@@ -9,7 +9,7 @@ from threading import Event
 
 import pytest
 from crash.sqs_front import Answer, Request, SqsFront, answer, error, first
-from running_bridge import Queue, RunningBridge, Topic, wait_for
+from integration.running_bridge import Queue, RunningBridge, Topic, wait_for
 
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from running_bridge import Queue, Record, RunningBridge, Topic, wait_for
+from integration.running_bridge import Queue, Record, RunningBridge, Topic, wait_for
 
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka

@@ -9,7 +9,7 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError
-from running_bridge import Topic, wait_for
+from integration.running_bridge import Topic, wait_for
 
 from bridges.kafka_producer import KafkaProducer
 from bridges.message import Message

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from certificate_authority import Authority
 from httptools import HttpParserError
-from scripted_http_server import HOST, Heard, Said, Script, ScriptedHttpServer, http, says
+from integration.certificate_authority import Authority
+from integration.scripted_http_server import HOST, Heard, Said, Script, ScriptedHttpServer, http, says
 
 from bridges import http_connections
 from bridges.http_connections import HTTP_ERRORS, Connections

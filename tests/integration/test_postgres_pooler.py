@@ -9,7 +9,7 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 
 import pytest
-from postgres_tls_front import pass_on
+from integration.postgres_tls_front import pass_on
 from psycopg2.extensions import make_dsn, parse_dsn
 from pydantic import SecretStr
 

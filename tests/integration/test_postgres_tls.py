@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from certificate_authority import Authority
-from postgres_tls_front import PostgresTlsFront
+from integration.certificate_authority import Authority
+from integration.postgres_tls_front import PostgresTlsFront
 from pydantic import SecretStr
 
 from dev_servers.postgres import Postgres

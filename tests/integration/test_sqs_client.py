@@ -9,9 +9,9 @@ from pathlib import Path
 from ssl import PROTOCOL_TLS_SERVER, SSLContext
 
 import pytest
-from certificate_authority import Authority
-from running_bridge import Queue
-from scripted_http_server import Heard, Said, Script, ScriptedHttpServer, http, says
+from integration.certificate_authority import Authority
+from integration.running_bridge import Queue
+from integration.scripted_http_server import Heard, Said, Script, ScriptedHttpServer, http, says
 from structlog.testing import capture_logs
 
 from bridges.message import Message

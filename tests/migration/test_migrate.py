@@ -14,7 +14,7 @@ from threading import Timer
 
 import psycopg2
 import pytest
-from catalog import describe
+from migration.catalog import describe
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
 from pydantic import SecretStr
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from monitored_pipeline import FACTOR, MonitoredPipeline
+from monitoring.monitored_pipeline import FACTOR, MonitoredPipeline
 
 from dev_servers.local_pipeline import BRIDGE
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 
-from quicker_rules import write_quicker_rules
+from monitoring.quicker_rules import write_quicker_rules
 
 from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins

@@ -14,8 +14,8 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
-from breakages import BREAKAGES, Breakage, within_seconds
-from monitored_pipeline import FACTOR, MonitoredPipeline, wait_until
+from monitoring.breakages import BREAKAGES, Breakage, within_seconds
+from monitoring.monitored_pipeline import FACTOR, MonitoredPipeline, wait_until
 
 PROJECT = Path(__file__).parents[2]
 BOARDS = sorted((PROJECT / "grafana" / "dashboards").glob("*.json"))

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from quicker_rules import quicker, write_quicker_rules
+from monitoring.quicker_rules import quicker, write_quicker_rules
 
 from dev_servers.prometheus import CONFIGURATION, RULES, installed
 
