@@ -1,6 +1,7 @@
 """A partition's log and its fetching, as the transport shows them to a partition writer."""
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from aiokafka.structs import ConsumerRecord
 from login_records import record
@@ -10,7 +11,7 @@ from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
 from stream_app.windows import memory_bytes
 
-Record = ConsumerRecord[bytes, bytes]
+Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
 
 @dataclass

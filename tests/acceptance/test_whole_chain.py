@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from acceptance.running_pipeline import RunningPipeline, wait_until
 from mypy_boto3_sqs import SQSClient
+from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS, ElasticMq
 from dev_servers.made_up_logins import MadeUpLogin, made_up_logins
@@ -47,7 +48,7 @@ def send(sqs: SQSClient, url: str, bodies: list[str]) -> list[str]:
 
 
 def messages_left(sqs: SQSClient, url: str) -> int:
-    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+    names: tuple[QueueAttributeNameType, ...] = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     return sum(int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name]) for name in names)
 
 

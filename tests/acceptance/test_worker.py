@@ -112,10 +112,13 @@ def test_a_second_worker_starts_beside_the_first_and_takes_its_share(pipeline: R
 
 def test_killed_workers_lose_nothing_and_write_nothing_twice(pipeline: RunningPipeline) -> None:
     pipeline.produce(logins(range(60_000)))
+
+    def wait_for_rows(wanted: int) -> None:
+        wait_until(lambda: pipeline.count("user_logins") >= wanted, f"{wanted} rows")
+
     for round_number in range(4):
         pipeline.start_worker()
-        wanted = 10_000 * (round_number + 1)
-        wait_until(lambda wanted=wanted: pipeline.count("user_logins") >= wanted, f"{wanted} rows")
+        wait_for_rows(10_000 * (round_number + 1))
         pipeline.kill("worker")
     pipeline.start_worker()
     pipeline.wait_drained()

@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Any, cast
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import (
+from confluent_kafka.admin import (  # type: ignore[attr-defined] # not in its __all__
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import boto3
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from mypy_boto3_sqs import SQSClient
+from mypy_boto3_sqs.literals import QueueAttributeNameType
+from mypy_boto3_sqs.type_defs import SendMessageBatchRequestEntryTypeDef
 
 from dev_servers.elasticmq import MADE_UP_CREDENTIALS
 from dev_servers.pipeline_processes import PipelineProcesses
@@ -24,8 +26,10 @@ from pipeline.contract import RECORD_BYTES_MAX
 
 WAIT_SECONDS = 30.0
 
+Seen = TypeVar("Seen")
 
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+
+def wait_for(condition: Callable[[], Seen], what: str, seconds: float = WAIT_SECONDS) -> Seen:
     """Poll until ``condition`` is true; its value. Fails the test with ``what`` when the time is over."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -42,6 +46,16 @@ class Record:
     key: bytes
     value: bytes
     headers: dict[str, bytes]
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """What a message may lack by its type is there in one that the bridge sent and a consumer read."""
+        partition, offset, key, value = message.partition(), message.offset(), message.key(), message.value()
+        assert partition is not None
+        assert offset is not None
+        assert key is not None
+        assert value is not None
+        return cls(partition, offset, key, value, dict(cast("list[tuple[str, bytes]]", message.headers() or [])))
 
     @property
     def message_id(self) -> str:
@@ -65,10 +79,10 @@ class Queue:
         )
         suffix = ".fifo" if fifo else ""
         self.name = f"logins-{secrets.token_hex(4)}{suffix}"
-        attributes = {"VisibilityTimeout": str(visibility_seconds), **({"FifoQueue": "true"} if fifo else {})}
+        kind: dict[QueueAttributeNameType, str] = {"FifoQueue": "true"} if fifo else {}
+        attributes: dict[QueueAttributeNameType, str] = {"VisibilityTimeout": str(visibility_seconds), **kind}
         if receives_max is not None:
-            dead_letter_attributes = {"FifoQueue": "true"} if fifo else {}
-            dead_letters = self.client.create_queue(QueueName=f"dead-{self.name}", Attributes=dead_letter_attributes)["QueueUrl"]
+            dead_letters = self.client.create_queue(QueueName=f"dead-{self.name}", Attributes=kind)["QueueUrl"]
             self.dead_letters_url = dead_letters
             arn = self.client.get_queue_attributes(QueueUrl=dead_letters, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
             attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": arn, "maxReceiveCount": str(receives_max)})
@@ -78,9 +92,9 @@ class Queue:
         self, bodies: Iterable[str], group: Callable[[int], str] = lambda _: "one", traceparent: str | None = None
     ) -> list[str]:
         """Send, in this order; the message ids."""
-        entries: list[Any] = []
+        entries: list[SendMessageBatchRequestEntryTypeDef] = []
         for index, body in enumerate(bodies):
-            entry: dict[str, Any] = {"Id": str(index), "MessageBody": body}
+            entry: SendMessageBatchRequestEntryTypeDef = {"Id": str(index), "MessageBody": body}
             if self.fifo:
                 entry |= {"MessageGroupId": group(index), "MessageDeduplicationId": secrets.token_hex(8)}
             if traceparent is not None:
@@ -89,7 +103,8 @@ class Queue:
         ids: dict[int, str] = {}
         start = 0
         while start < len(entries):
-            batch, size = [], 0
+            batch: list[SendMessageBatchRequestEntryTypeDef] = []
+            size = 0
             for entry in entries[start : start + 10]:
                 size += len(entry["MessageBody"])
                 if batch and size > 200_000:
@@ -134,9 +149,7 @@ class Topic:
             while len(records) < sum(ends.values()):
                 for message in consumer.consume(min(500, sum(ends.values()) - len(records)), timeout=10):
                     assert message.error() is None
-                    records.append(
-                        Record(message.partition(), message.offset(), message.key(), message.value(), dict(message.headers() or ()))
-                    )
+                    records.append(Record.of(message))
         finally:
             consumer.close()
         return sorted(records, key=lambda record: (record.partition, record.offset))

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -41,7 +41,7 @@ def gone(pid: int) -> bool:
 
 
 @pytest.fixture
-def log_file(tmp_path: Path) -> Iterator[Path]:
+def log_file(tmp_path: Path) -> Path:
     return tmp_path / "child.log"
 
 
@@ -73,7 +73,9 @@ def test_descendants_that_left_the_process_group_are_ended(log_file: Path) -> No
 
 def test_a_child_ends_when_its_supervisor_is_killed(log_file: Path) -> None:
     child = ChildProcess("child", python("import time; time.sleep(600)"), log_file)
-    psutil.Process(child.pid).parent().kill()
+    supervisor = psutil.Process(child.pid).parent()
+    assert supervisor is not None
+    supervisor.kill()
     eventually(lambda: gone(child.pid), "the child is gone")
     assert child.wait(10) == -signal.SIGKILL
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from dev_servers.moto_sqs import Moto
 from dev_servers.postgres import Postgres
 from dev_servers.process import DevServerError
 from dev_servers.queue_filling import sqs_client
-from dev_servers.server import start_together, stop_together
+from dev_servers.server import Server, start_together, stop_together
 
 UP_SECONDS = 60.0
 GONE_SECONDS = 15.0
@@ -47,7 +47,8 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
 def up(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """``python -m dev_servers up``, from its start until it has ended; its env file need not be there yet."""
     env_file = directory / "addresses.env"
-    command = [sys.executable, "-m", "dev_servers", "up", "--directory", directory / "data", "--env-file", env_file, *options]
+    places = ["--directory", str(directory / "data"), "--env-file", str(env_file)]
+    command = [sys.executable, "-m", "dev_servers", "up", *places, *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process, env_file
@@ -73,11 +74,13 @@ def ask_postgres(dsn: str, statement: str) -> list[tuple[object, ...]]:
 
 def end_offset_after_one_record(kafka: Kafka, topic: str) -> int:
     """Where a record landed: waits for its acknowledgement."""
-    offsets: list[int] = []
+    offsets: list[int | None] = []
     producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "acks": "all"})
     producer.produce(topic, b"value", on_delivery=lambda _, message: offsets.append(message.offset()))
     assert producer.flush(20) == 0
-    return offsets[0]
+    (offset,) = offsets
+    assert offset is not None
+    return offset
 
 
 def test_up_writes_addresses_at_which_all_three_answer_and_sigterm_ends_them(
@@ -195,6 +198,11 @@ def test_a_second_start_in_the_same_directory_waits_for_the_first_ones_end(tmp_p
         second.stop()
 
 
+def kill_all(servers: Sequence[Server]) -> None:
+    for server in servers:
+        server.kill()
+
+
 def test_data_and_ports_are_there_again_after_a_stop_and_after_a_kill(tmp_path: Path) -> None:
     servers = make_servers(tmp_path, keep_messages=True)
     elasticmq, kafka, postgres = servers
@@ -210,7 +218,7 @@ def test_data_and_ports_are_there_again_after_a_stop_and_after_a_kill(tmp_path: 
         with closing(sqs_client(elasticmq)) as sqs:
             sqs.send_message(QueueUrl=elasticmq.queue_url, MessageBody="kept")
         assert end_offset_after_one_record(kafka, "kept") == 0
-        for again, end in enumerate((stop_together, lambda each: [server.kill() for server in each]), start=1):
+        for again, end in enumerate((stop_together, kill_all), start=1):
             end(servers)
             start_together(servers)
             assert {name: value for server in servers for name, value in server.environment.items()} == environment

@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def test_keys_are_made_without_any_setting_keyset_or_server(tmp_path: Path) -> None:
-    command = [FAUST, "-A", "stream_app", "keys", "create", "--directory", tmp_path / "keys"]
+    command: list[str | Path] = [FAUST, "-A", "stream_app", "keys", "create", "--directory", tmp_path / "keys"]
 
     made = subprocess.run(command, cwd=REPOSITORY, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
     again = subprocess.run(command, cwd=REPOSITORY, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)

@@ -56,15 +56,20 @@ class Scene:
         self.metrics = MonitorMetrics()
         self.monitor = self._monitor()
 
-    def produce(self, count: int = 1, partition: int = 0, *, sent_ago: float | None = 0, **configuration: Any) -> None:
-        producer = Producer({"bootstrap.servers": self.bootstrap_servers, **configuration})
-        if configuration:
+    def produce(
+        self, count: int = 1, partition: int = 0, *, sent_ago: float | None = 0, transactional_id: str | None = None
+    ) -> None:
+        transactions = {} if transactional_id is None else {"transactional.id": transactional_id}
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, **transactions})
+        if transactions:
             producer.init_transactions(30)
             producer.begin_transaction()
-        headers = [] if sent_ago is None else [("sent-at", str(int((time.time() - sent_ago) * 1_000)).encode())]
+        headers: list[tuple[str, str | bytes | None]] = []
+        if sent_ago is not None:
+            headers.append(("sent-at", str(int((time.time() - sent_ago) * 1_000)).encode()))
         for _ in range(count):
             producer.produce(self.topic, b"{}", partition=partition, headers=headers)
-        if configuration:
+        if transactions:
             producer.commit_transaction(30)
         assert producer.flush(30) == 0
 
@@ -158,7 +163,7 @@ def test_a_record_of_another_producer_is_as_old_as_kafka_says(scene: Scene) -> N
 
 def test_what_is_no_record_does_not_wait(scene: Scene) -> None:
     """The log ends with the control record of a transaction, which nobody is ever given."""
-    scene.produce(3, **{"transactional.id": scene.topic})
+    scene.produce(3, transactional_id=scene.topic)
     scene.position(3)
     scene.look()
     while scene.shown("log_end_offset") < 4:  # the broker writes it after it has answered; the test's time limit is the bound

@@ -42,7 +42,9 @@ async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is
     pool: ConnectionPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[tuple[str, str | None]] = []
-    pool._on_statement = lambda result, _, error: told.append((result, retry_class(error) if error else None))
+    pool._on_statement = lambda result, _, error: told.append(
+        (result, retry_class(error) if isinstance(error, RetryableError) else None)
+    )
     with pytest.raises(RetryableError, match="57014"):
         await pool.fetch_one("SELECT pg_sleep(5)", {})
     assert await pool.fetch_one("SELECT 1", {}) == (1,)

@@ -96,7 +96,7 @@ def test_both_servers_take_what_we_make(
         attributes = requests.queue.attributes()
         assert (attributes.visibility_seconds, attributes.visible_messages, attributes.receives_max) == (30, 3, 3)
         assert attributes.retention_seconds == 345_600
-        received = []
+        received: list[Message] = []
         while len(received) < 3:
             received += requests.queue.receive(30)
         assert sorted(message.message_id for message in received) == sorted(ids)

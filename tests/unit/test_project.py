@@ -126,7 +126,9 @@ def test_make_without_a_python_that_fits_says_what_to_install(tmp_path: Path) ->
 
 
 def test_make_test_without_prometheus_says_what_to_install(tmp_path: Path) -> None:
-    command = [shutil.which("make"), "--old-file=install", "test"]
+    program = shutil.which("make")
+    assert program is not None
+    command = [program, "--old-file=install", "test"]
     result = subprocess.run(command, cwd=PROJECT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "apt-get install prometheus" in result.stderr

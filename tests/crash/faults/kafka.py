@@ -9,9 +9,17 @@ import psutil
 from crash.faults import fault
 from crash.proxy import Moment
 from crash.system import Setup, System
+from dev_servers.kafka import Kafka
 
 PRODUCE = 0
 """The number of the request, in bytes 4 and 5 of each that a client sends."""
+
+
+def _node(system: System) -> Kafka:
+    """The one node; a fault here asks for no cluster."""
+    kafka = system.servers.kafka
+    assert isinstance(kafka, Kafka)
+    return kafka
 
 
 def bridge_notices(system: System) -> None:
@@ -22,10 +30,12 @@ def bridge_notices(system: System) -> None:
 
 def workers_notice(system: System) -> None:
     """Wait until each worker says so."""
+
+    def notices(worker: str) -> None:
+        system.prove(f"{worker} misses Kafka", lambda: system.metric(worker, "stream_ready", dependency="kafka") == 0, 40)
+
     for worker in system.workers:
-        system.prove(
-            f"{worker} misses Kafka", lambda worker=worker: system.metric(worker, "stream_ready", dependency="kafka") == 0, 40
-        )
+        notices(worker)
 
 
 def rebalances(system: System) -> float:
@@ -47,11 +57,11 @@ def records_in_topic(system: System) -> int:
 def restarted(system: System) -> Iterator[str]:
     """SIGTERM, then started again."""
     system.moment()
-    system.servers.kafka.stop()
+    _node(system).stop()
     try:
         bridge_notices(system)
     finally:
-        system.servers.kafka.start()
+        _node(system).start()
     yield "the bridge missed Kafka"
 
 
@@ -65,11 +75,11 @@ def restarted(system: System) -> Iterator[str]:
 def killed(system: System) -> Iterator[str]:
     """SIGKILL, then started again."""
     system.moment()
-    system.servers.kafka.kill()
+    _node(system).kill()
     try:
         bridge_notices(system)
     finally:
-        system.servers.kafka.start()
+        _node(system).start()
     yield "SIGKILL, and the bridge missed Kafka"
 
 
@@ -86,7 +96,7 @@ def away(system: System) -> Iterator[str]:
     for workload in system.workloads:
         workload.messages_per_second /= 5  # for minutes it all stays in SQS
     system.moment()
-    system.servers.kafka.stop()
+    _node(system).stop()
     try:
         bridge_notices(system)
         workers_notice(system)
@@ -100,7 +110,7 @@ def away(system: System) -> Iterator[str]:
             status, says = system.processes.livez(name)
             assert status == HTTPStatus.OK, f"{name} asks for a restart: {says}"
     finally:
-        system.servers.kafka.start()
+        _node(system).start()
     yield f"every process missed Kafka for {system.absence_seconds:g} s; the bridge held {held:g} messages, {waiting} waited in SQS"
     assert held <= 500 + 8 * 10, "the bound, and what open requests may bring on top"
     assert more <= held, "it received what it can hold, and then no more"
@@ -115,12 +125,12 @@ def away(system: System) -> Iterator[str]:
 def frozen(system: System) -> Iterator[str]:
     """SIGSTOP: connections stay, nothing answers; then SIGCONT, with all timers over at once."""
     system.moment()
-    system.servers.kafka.child.send_signal(Signals.SIGSTOP)
+    _node(system).child.send_signal(Signals.SIGSTOP)
     try:
         bridge_notices(system)
         system.rest(10)
     finally:
-        system.servers.kafka.child.send_signal(Signals.SIGCONT)
+        _node(system).child.send_signal(Signals.SIGCONT)
     yield "SIGSTOP; the bridge missed Kafka"
 
 
@@ -235,7 +245,7 @@ def cut_before_acknowledgement(system: System) -> Iterator[str]:
 )
 def disk_fails(system: System) -> Iterator[str]:
     """No file may grow any more: what a full disk does to it."""
-    kafka = system.servers.kafka
+    kafka = _node(system)
     system.moment()
     broker = psutil.Process(kafka.child.pid)
     _, hard = broker.rlimit(psutil.RLIMIT_FSIZE)

@@ -1,12 +1,13 @@
 """Three Kafka nodes, replication 3, two replicas to acknowledge: nodes are restarted, lost, too few."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from crash.faults import fault
 from crash.kafka_admin import KafkaAdmin, admin_of
 from crash.servers import Servers
 from crash.system import Setup, System
+from dev_servers.kafka import Kafka
 from dev_servers.kafka_cluster import KafkaCluster
 
 REPLICATED = Setup(messages_per_second=100, settings={"KAFKA_TOPIC_REPLICATION": "3", "KAFKA_TOPIC_MIN_INSYNC_REPLICAS": "2"})
@@ -15,6 +16,12 @@ REPLICATED = Setup(messages_per_second=100, settings={"KAFKA_TOPIC_REPLICATION":
 def three_nodes(directory: Path) -> Servers:
     """Servers of its own, with a cluster in the place of Kafka."""
     return Servers(directory, kafka=KafkaCluster(directory / "kafka"))
+
+
+def _nodes(system: System) -> Mapping[int, Kafka]:
+    kafka = system.servers.kafka
+    assert isinstance(kafka, KafkaCluster)
+    return kafka.nodes
 
 
 def _replicas(admin: KafkaAdmin) -> list[int]:
@@ -36,7 +43,7 @@ def _is_whole(admin: KafkaAdmin) -> bool:
 def rolling_restart(system: System) -> Iterator[str]:
     """As operators do it: the next one when all replicas are in sync again."""
     admin = admin_of(system)
-    for node_id, node in system.servers.kafka.nodes.items():
+    for node_id, node in _nodes(system).items():
         system.moment()
         node.stop()
         system.prove(f"node {node_id} is missed", lambda: max(_replicas(admin)) == 2)
@@ -59,7 +66,7 @@ def node_lost(system: System) -> Iterator[str]:
     victim = admin.coordinator()
     led = [number for number, partition in admin.partitions().items() if partition.leader == victim]
     system.moment()
-    system.servers.kafka.nodes[victim].kill()
+    _nodes(system)[victim].kill()
     system.prove(
         "its partitions have other leaders",
         lambda: all(partition.leader not in (victim, -1) for partition in admin.partitions().values()),
@@ -79,7 +86,7 @@ def node_lost(system: System) -> Iterator[str]:
 def two_nodes_lost(system: System) -> Iterator[str]:
     """SIGKILL to two at once; one of them comes back."""
     (bridge,) = system.bridges
-    nodes = system.servers.kafka.nodes
+    nodes = _nodes(system)
     first, second = system.chance.sample(sorted(nodes), 2)
     system.moment()
     for victim in (first, second):

@@ -29,8 +29,12 @@ def send_again(system: System) -> None:
 
 def start_two_workers(system: System) -> None:
     """Until they can be asked for metrics; a partition that is stopped does not let them be ready."""
+
+    def wait_started(name: str) -> None:
+        system.wait(f"{name} has started", lambda: "worker_started" in system.log(name))
+
     for name in [system.start_worker() for _ in range(2)]:
-        system.wait(f"{name} has started", lambda name=name: "worker_started" in system.log(name))
+        wait_started(name)
 
 
 def lost(system: System) -> float:

@@ -77,12 +77,16 @@ def cut_after(system: System) -> Iterator[str]:
 def connections_cut(system: System) -> Iterator[str]:
     """By reset and in order, ten times."""
     proxy = system.servers.postgres_proxy
-    for number in range(10):
-        system.moment(0.3)
+
+    def cut(*, reset: bool) -> None:
         accepted = proxy.accepted
         system.wait("the workers are connected", lambda: proxy.connections > 0)
-        proxy.cut_connections(reset=number % 2 == 0)
-        system.prove("a worker connected again", lambda accepted=accepted: proxy.accepted > accepted)
+        proxy.cut_connections(reset=reset)
+        system.prove("a worker connected again", lambda: proxy.accepted > accepted)
+
+    for number in range(10):
+        system.moment(0.3)
+        cut(reset=number % 2 == 0)
     yield "connections were cut ten times, and others came"
 
 

@@ -45,4 +45,6 @@ def failover(system: System) -> Iterator[str]:
 def _finished(dsn: str) -> int:
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT (SELECT count(*) FROM user_logins) + (SELECT count(*) FROM dead_letters)")
-        return int(cursor.fetchone()[0])
+        row = cursor.fetchone()
+        assert row is not None
+        return int(row[0])

@@ -31,11 +31,15 @@ def replace_workers(system: System, **settings: str) -> None:
 )
 def sessions_terminated(system: System) -> Iterator[str]:
     """Ten times, each at another moment of a write or between two."""
-    for _ in range(10):
-        system.moment(0.3)
+
+    def end_them() -> None:
         before = system.wait("the workers have sessions", lambda: sessions(system))
         system.query(f"SELECT pg_terminate_backend(pid) {SESSIONS}")
-        system.prove("a new session took an ended one's place", lambda before=before: sessions(system) - before)
+        system.prove("a new session took an ended one's place", lambda: sessions(system) - before)
+
+    for _ in range(10):
+        system.moment(0.3)
+        end_them()
     yield "the workers' sessions were ended ten times, and others came"
 
 
@@ -95,11 +99,15 @@ def connections_used_up(system: System) -> Iterator[str]:
 
 def _prove_all_refused(system: System, sqlstate_class: str, words: str) -> None:
     """Wait until each worker was refused a session, has counted it under its class, and has logged why."""
-    for name in system.workers:
+
+    def prove_refused(name: str) -> None:
         system.prove(
             f"{name} is refused",
-            lambda name=name: system.metric(name, RETRIES, sqlstate_class=sqlstate_class) > 0 and words in system.log(name),
+            lambda: system.metric(name, RETRIES, sqlstate_class=sqlstate_class) > 0 and words in system.log(name),
         )
+
+    for name in system.workers:
+        prove_refused(name)
 
 
 def _take_all(system: System, others: ExitStack) -> None:

@@ -17,7 +17,7 @@ class Scene:
         self.now = 100.0
         metrics = BridgeMetrics()
         self.deletions = Deletions(
-            None,  # type: ignore[arg-type] - nothing is asked of the queue
+            None,  # type: ignore[arg-type] # nothing is asked of the queue
             sqs=Dependency("sqs", metrics),
             metrics=metrics,
             on_answers=self.on_answers,

@@ -37,7 +37,7 @@ class Deleters:
         self.ended = Event()
         self.beats = [monotonic()] * DELETERS
         self.deletions = deletions.Deletions(
-            _Queue(),  # type: ignore[arg-type] - all that is asked of it
+            _Queue(),  # type: ignore[arg-type] # all that is asked of it
             sqs=Dependency("sqs", metrics),
             metrics=metrics,
             on_answers=lambda *_: None,

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from threading import Event
 
 import pytest
@@ -13,7 +14,7 @@ def test_a_request_is_repeated_until_it_works(monkeypatch: pytest.MonkeyPatch) -
     metrics = BridgeMetrics()
     changes: list[str] = []
     sqs = Dependency("sqs", metrics, lambda: changes.append("works again"))
-    answers = iter(
+    answers: Iterator[str | Exception] = iter(
         [QueueRetryableError("ReceiveMessage", "503"), QueueRefusedError("ReceiveMessage", "AccessDenied", ""), "an answer"]
     )
     seen, beats = [], []

@@ -5,13 +5,11 @@ def test_an_outage_is_told_at_its_beginning_now_and_then_and_at_its_end() -> Non
     outage = Outage(repeat_seconds=60, quiet_seconds=5)
     assert outage.worked(0) is None
     assert outage.failed(10, "Down") == OutageEvent("failing", 1, 0.0, "Down")
-    assert not outage.works
-    assert outage.code == "Down"
+    assert (outage.works, outage.code) == (False, "Down")
     assert outage.failed(69.9, "Down") is None
     assert outage.failed(70, "Other") == OutageEvent("still_failing", 3, 60.0, "Other")
     assert outage.worked(71) is None, "not yet: it might fail again"
-    assert outage.works
-    assert outage.code == ""
+    assert (outage.works, outage.code) == (True, "")
     assert outage.tick(74.9) is None
     assert outage.tick(75) == OutageEvent("recovered", 3, 65.0, "Other")
     assert outage.tick(76) is None

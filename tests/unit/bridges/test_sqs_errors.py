@@ -5,8 +5,13 @@ from bridges.sqs_errors import QueueRefusedError, QueueRetryableError, translate
 
 
 def client_error(code: str, status: int = 400) -> ClientError:
-    error = {"Code": code, "Message": "User: arn:aws:iam::123456789012:user/ada is not authorized"}
-    return ClientError({"Error": error, "ResponseMetadata": {"HTTPStatusCode": status}}, "ReceiveMessage")
+    return ClientError(
+        {
+            "Error": {"Code": code, "Message": "User: arn:aws:iam::123456789012:user/ada is not authorized"},
+            "ResponseMetadata": {"RequestId": "", "HostId": "", "HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
+        },
+        "ReceiveMessage",
+    )
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,14 @@ def test_a_thread_without_a_step_is_silent_until_it_steps_or_returns() -> None:
 
 def test_work_is_done_in_parallel_and_what_is_late_is_not_waited_for() -> None:
     meet, never = Barrier(3), Event()
-    assert in_parallel([lambda: meet.wait(5) and None] * 3, threads_max=3)
+
+    def meet_the_others() -> None:
+        meet.wait(5)
+
+    def wait_in_vain() -> None:
+        never.wait(5)
+
+    assert in_parallel([meet_the_others] * 3, threads_max=3)
     assert in_parallel([], threads_max=3)
-    assert not in_parallel([lambda: never.wait(5) and None], threads_max=3, seconds=0.01)
+    assert not in_parallel([wait_in_vain], threads_max=3, seconds=0.01)
     never.set()

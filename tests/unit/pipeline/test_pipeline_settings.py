@@ -25,7 +25,7 @@ def test_a_wrong_value_is_named_by_its_variable_and_not_quoted(monkeypatch: pyte
 
 def test_not_even_pydantics_own_error_quotes_a_value() -> None:
     with pytest.raises(ValidationError) as caught:
-        Secrets(window_rows=1, password="hunter2")  # type: ignore[arg-type]
+        Secrets(window_rows=1, password="hunter2")
     assert "hunter2" not in str(caught.value)
 
 

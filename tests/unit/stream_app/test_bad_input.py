@@ -20,7 +20,7 @@ def raw(field: str, json_text: bytes) -> bytes:
     return login(**{field: "@@"}).replace(b'"@@"', json_text)
 
 
-WHOLE_RECORD = {
+WHOLE_RECORD: dict[str, tuple[bytes | None, Reason]] = {
     "tombstone": (None, Reason.EMPTY_BODY),
     "empty": (b"", Reason.EMPTY_BODY),
     "white_space": (b" \r\n\t", Reason.EMPTY_BODY),
@@ -71,7 +71,7 @@ NO_VERSIONS = (
     *("1_0.2", "1e3", "\u0663.1", "\u00b2", "9" * 5_000, "9" * MEBIBYTE),
 )
 
-IN_A_FIELD = {
+IN_A_FIELD: dict[str, tuple[bytes, Reason, str]] = {
     "another_kind_of_message": (b'{"foo": "1", "bar": 2}', Reason.MISSING_KEY, "user_id"),
     "empty_object": (b"{}", Reason.MISSING_KEY, "user_id"),
     **{f"{field}_missing": (login(**{field: ABSENT}), Reason.MISSING_KEY, field) for field in LOGIN if field != "locale"},
@@ -140,7 +140,7 @@ def test_first_bad_field_of_the_declaration_counts() -> None:
 
 
 def test_a_batch_of_nothing_but_bad_records_has_no_row() -> None:
-    bodies = [body for body, *_ in (*WHOLE_RECORD.values(), *IN_A_FIELD.values())]
+    bodies = [*(body for body, _ in WHOLE_RECORD.values()), *(body for body, _, _ in IN_A_FIELD.values())]
 
     batch = build(bodies)
 

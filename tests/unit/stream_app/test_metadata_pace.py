@@ -11,7 +11,7 @@ from aiokafka.protocol.metadata import MetadataResponse_v1
 from stream_app.transport.metadata_pace import PAUSE_SECONDS, pace_metadata
 
 BROKERS = [(1, "127.0.0.1", 1, None)]
-GONE = (3, "logins", False, [])
+GONE: tuple[int, str, bool, list[tuple[int, int, int, list[int], list[int]]]] = (3, "logins", False, [])
 WITHOUT_LEADER = (0, "logins", False, [(5, 0, -1, [1], [1])])
 THERE = (0, "logins", False, [(0, 0, 1, [1], [1])])
 

@@ -1,6 +1,6 @@
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import cast
 
 from pipeline.errors import RetryableError
 from stream_app.health import (
@@ -12,6 +12,7 @@ from stream_app.health import (
     WorkerHealth,
 )
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.partitions import Partitions
 
 
 class Clock:
@@ -28,8 +29,8 @@ class Scene:
         self.clock = Clock()
         self.metrics = WorkerMetrics()
         self.position, self.waiting, self.stopped = 5, 3, False
-        self.partitions: Any = SimpleNamespace(assigned=True, problems=dict, gauges=self._gauges)
-        self.health = WorkerHealth(self.partitions, self.metrics, self.clock)
+        self.partitions = SimpleNamespace(assigned=True, problems=dict, gauges=self._gauges)
+        self.health = WorkerHealth(cast("Partitions", self.partitions), self.metrics, self.clock)
         self.health.starting = False
 
     def _gauges(self) -> list[PartitionGauges]:
