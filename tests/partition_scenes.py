@@ -1,7 +1,7 @@
 """One partition writer over a log, a store and time that are all made up."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -59,10 +59,10 @@ class Scene:
         yield writer
         await writer.close(60)
 
-    async def until(self, condition: object, seconds: float = 300.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 300.0) -> None:
         """In virtual time."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while not condition():  # type: ignore[operator]
+        while not condition():
             assert asyncio.get_running_loop().time() < deadline, "it never happened"
             await asyncio.sleep(0.01)
 

@@ -19,7 +19,8 @@ class Echo(StreamRequestHandler):
     def handle(self) -> None:
         with suppress(ConnectionResetError):
             while line := self.rfile.readline():
-                self.server.lines.append(line)  # type: ignore[attr-defined]
+                assert isinstance(self.server, EchoServer)
+                self.server.lines.append(line)
                 self.wfile.write(line)
 
 

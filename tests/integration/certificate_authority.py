@@ -1,7 +1,7 @@
 """Certificates for tests of TLS."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +17,8 @@ class Authority:
 
     directory: Path
     name: str
+    _key: ec.EllipticCurvePrivateKey = field(init=False, repr=False)
+    _certificate: x509.Certificate = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -31,7 +33,7 @@ class Authority:
 
     def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
         """Certificate and key for a host or a user."""
-        key, certificate = _issue(name, (self._key, self._certificate), hosts, is_authority=False)  # type: ignore[attr-defined]
+        key, certificate = _issue(name, (self._key, self._certificate), hosts, is_authority=False)
         certificate_file, key_file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
         certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_file.touch(mode=0o600)

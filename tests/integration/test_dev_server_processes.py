@@ -32,8 +32,8 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def python(code: str, **options: float) -> Launch:
-    return Launch([sys.executable, "-c", code], **options)  # type: ignore[arg-type]
+def python(code: str, stop_seconds: float = 10.0) -> Launch:
+    return Launch([sys.executable, "-c", code], stop_seconds=stop_seconds)
 
 
 def gone(pid: int) -> bool:

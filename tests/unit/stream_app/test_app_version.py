@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from pipeline.errors import PoisonError
@@ -44,9 +46,9 @@ def test_joined_ends_at_what_postgres_takes() -> None:
 @pytest.mark.parametrize(
     "text", ["", ".", "1.", ".1", "1..2", "1.2.3.4", "-1.0", "+1", "1_0", "1e3", "2.3.0-beta", "\u0663.1", "1.2\n", "9" * 5_000]
 )
-def test_what_is_no_version_is_refused_without_its_value(encode: object, text: str) -> None:
+def test_what_is_no_version_is_refused_without_its_value(encode: Callable[[str], object], text: str) -> None:
     with pytest.raises(PoisonError) as caught:
-        encode(text)  # type: ignore[operator]
+        encode(text)
     assert str(caught.value) == "invalid_app_version"
 
 
