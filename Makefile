@@ -11,6 +11,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 SLOWEST := --durations=15 --durations-min=1
+# Most tests wait for servers more than they count. A file's tests stay together and in order; the longest files come first.
+SIDE_BY_SIDE := --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: help
 help: ## list these targets
@@ -39,7 +41,7 @@ check: install ## lint, format, types, import contracts, and that locks and gene
 .PHONY: test
 test: install ## all tests, against real Kafka, SQS, Postgres and Prometheus that they start themselves
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make test needs prometheus and promtool (Debian and Ubuntu: apt-get install prometheus)' >&2; exit 1; }
-	$(BIN)/python -m pytest $(SLOWEST)
+	$(BIN)/python -m pytest $(SLOWEST) $(SIDE_BY_SIDE)
 
 .PHONY: test-fast
 test-fast: install ## the tests that need no server (seconds)
