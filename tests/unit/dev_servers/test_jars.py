@@ -15,10 +15,11 @@ CONTENT = b"a jar"
 
 
 class MavenOf:  # its methods are those of jgo.maven
-    """Stands where jgo downloads: writes ``content``, or fails. Remembers what it was asked for."""
+    """Stands where jgo downloads: writes ``content``, or fails, at first or always. Remembers what it was asked for."""
 
-    def __init__(self, content: bytes | Exception) -> None:
+    def __init__(self, content: bytes | Exception, *failures: Exception) -> None:
         self.content = content
+        self.failures = list(failures)
         self.asked: list[str] = []
 
     def __call__(self, repo_cache: Path, **_: object) -> "MavenOf":
@@ -37,6 +38,8 @@ class MavenOf:  # its methods are those of jgo.maven
         return self
 
     def resolve(self) -> Path:
+        if self.failures:
+            raise self.failures.pop()
         if isinstance(self.content, Exception):
             raise self.content
         file = self.directory / "downloaded"
@@ -49,6 +52,7 @@ def jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jar:
     monkeypatch.setenv(jars.CACHE_VARIABLE, str(tmp_path / "cache"))
     only = Jar("org.example", "thing", "1.2", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(jars, "locked_jars", lambda _: [only])
+    monkeypatch.setattr(jars, "DOWNLOAD_WAIT_SECONDS", 0.0)
     return only
 
 
@@ -80,10 +84,20 @@ def test_another_hash_is_refused_and_nothing_is_kept(jar: Jar, monkeypatch: pyte
     assert [path.name for path in jars.cache_directory().iterdir()] == ["jars"]
 
 
+def test_a_dropped_connection_is_tried_again(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
+    maven = MavenOf(CONTENT, *[ConnectionError("reset")] * (jars.DOWNLOAD_ATTEMPTS - 1))
+    monkeypatch.setattr("jgo.maven.MavenContext", maven)
+    jars.download(["kafka"])
+    assert jar.path.read_bytes() == CONTENT
+    assert len(maven.asked) == jars.DOWNLOAD_ATTEMPTS
+
+
 def test_a_failed_download_names_the_jar_and_the_cache(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jgo.maven.MavenContext", MavenOf(ConnectionError("no route")))
+    maven = MavenOf(ConnectionError("no route"))
+    monkeypatch.setattr("jgo.maven.MavenContext", maven)
     with pytest.raises(DevServerError, match=r"kafka: can't download org\.example:thing:1\.2 \(ConnectionError\)") as error:
         jars.download(["kafka"])
+    assert len(maven.asked) == jars.DOWNLOAD_ATTEMPTS
     assert str(jars.cache_directory()) in str(error.value)
     assert not jar.path.exists()
 
