@@ -77,7 +77,6 @@ class StreamApp(faust.App):
             topic_allow_declare=False,  # ensure_topic() made it, with the settings that matter
             consumer_auto_offset_reset="earliest",  # never relied on: partition_writer.py checks what comes
             consumer_max_fetch_size=FETCH_BYTES_MAX,
-            broker_max_poll_records=settings.window_rows,
             broker_session_timeout=settings.kafka_session_timeout_seconds,
             broker_heartbeat_interval=min(1.0, settings.kafka_session_timeout_seconds / 4),  # also how soon a rebalance is noticed
             # Faust wants this above the session timeout, and joining may wait for all who flush.
@@ -218,7 +217,7 @@ def make_app(settings: WorkerSettings) -> StreamApp:
         """One actor a partition: hands each fetch to the partition's writer, which never blocks it."""
         async for event in cast("Stream[Any]", stream).noack().events():
             message = event.message
-            application.partitions.receive(Partition(message.topic, message.partition), message.value)
+            application.partitions.receive(Partition(message.topic, message.partition), message.value.pop())
 
     return application
 

@@ -14,6 +14,7 @@ from typing import Literal, TypeVar, cast, get_args
 from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
 from pipeline.errors import PoisonError
 from stream_app.app_version import AppVersionEncoding
+from stream_app.chunk import Chunk
 from stream_app.cleaning import Cleaned, cleaner_of
 from stream_app.dead_letters import DeadLetter, KafkaRecord, Sealer
 from stream_app.decoding import decode_batch
@@ -30,10 +31,6 @@ SEALED_BYTES_MAX = 2_097_152
 
 UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
-
-SLICE_RECORDS = 1_000
-"""So many are built at a time: each pass over them then finds what the last one left in the processor's cache. It is also what one
-bad record costs: its slice is looked at value by value."""
 
 COLUMN_MESSAGE_ID = "message_id"
 COLUMN_SENT_AT = "sent_at_ms"
@@ -58,11 +55,10 @@ class Batch:
     """The position after it."""
     place: Partition
     """Where the records come from."""
-    sources: list[KafkaRecord]
-    """The records as they came, ascending by offset: what Postgres refuses is sealed from here. Of what is sealed already only the
-    offset is left: it would take its memory twice."""
-    rows: list[int]
-    """Which of the sources became rows: their indexes, ascending."""
+    origins: list[Chunk[KafkaRecord]]
+    """The chunks that the records were taken from, in order: what Postgres refuses is unpacked from there once more."""
+    row_offsets: list[int]
+    """The Kafka offset of each row, ascending."""
     columns: dict[str, list[str]]
     """Texts as Postgres reads them, by SQL parameter (the column's name); ``NULL_TEXT`` stands for NULL."""
     dead_letters: list[DeadLetter]
@@ -73,12 +69,7 @@ class Batch:
     @property
     def records(self) -> int:
         """How many records went in."""
-        return len(self.sources)
-
-    @property
-    def row_offsets(self) -> list[int]:
-        """The Kafka offset of each row, ascending."""
-        return [self.sources[index].offset for index in self.rows]
+        return len(self.row_offsets) + len(self.dead_letters)
 
     @property
     def extra_keys(self) -> int:
@@ -101,9 +92,9 @@ class Batch:
 
     def split(self) -> tuple["Batch", "Batch"]:
         """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
-        if len(self.rows) < 2:  # noqa: PLR2004
+        if len(self.row_offsets) < 2:  # noqa: PLR2004
             raise ValueError("a batch with fewer than two rows has no halves")
-        boundary = self.sources[self.rows[len(self.rows) // 2]].offset
+        boundary = self.row_offsets[len(self.row_offsets) // 2]
         return self._part(self.first_offset, boundary), self._part(boundary, self.next_offset)
 
     def statements(self) -> Iterator["Batch"]:
@@ -120,29 +111,21 @@ class Batch:
         def within(offsets: Sequence[int]) -> slice:
             return slice(bisect_left(offsets, first_offset), bisect_left(offsets, next_offset))
 
-        sources = within([record.offset for record in self.sources])
-        rows = slice(bisect_left(self.rows, sources.start), bisect_left(self.rows, sources.stop))
+        rows = within(self.row_offsets)
         return Batch(
             first_offset,
             next_offset,
             self.place,
-            self.sources[sources],
-            [index - sources.start for index in self.rows[rows]],
+            self.origins,
+            self.row_offsets[rows],
             {name: column[rows] for name, column in self.columns.items()},
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
         )
 
-
-@dataclass(frozen=True, slots=True)
-class _Sealed:
-    """Stands for a record that is sealed."""
-
-    offset: int
-    timestamp: int = -1
-    key: None = None
-    value: None = None
-    headers: tuple[()] = ()
+    def original(self, offset: int) -> KafkaRecord:
+        """The record of one of the rows, as it came."""
+        return next(chunk for chunk in self.origins if chunk.first_offset <= offset < chunk.next_offset).original(offset)
 
 
 class BatchBuilder:
@@ -159,18 +142,15 @@ class BatchBuilder:
         self._on_step = on_step
         self._masker = masker
         self._sealer = sealer
-        self._fields = tuple((field, attrgetter(field.name), cleaner_of(field, app_version_encoding)) for field in FIELDS)
+        self._fields = tuple((field, cleaner_of(field, app_version_encoding)) for field in FIELDS)
         self._columns = (*(field.column for field in FIELDS), COLUMN_SENT_AT, COLUMN_MESSAGE_ID)
 
-    def build(self, place: Partition, records: Sequence[KafkaRecord], first_offset: int, next_offset: int) -> Batch:
-        """The batch of these records of one partition, by ascending offset. Never raises for what a record holds."""
-        batch = Batch(first_offset, next_offset, place, list(records), [], {name: [] for name in self._columns}, [], [])
-        for start in range(0, len(records), SLICE_RECORDS):
-            self._add(batch, start, records[start : start + SLICE_RECORDS])
-        return batch
+    def begin(self, place: Partition, first_offset: int) -> Batch:
+        """An empty batch, which :meth:`add` fills."""
+        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, [], [])
 
-    def _add(self, batch: Batch, start: int, records: Sequence[KafkaRecord]) -> None:
-        """Add a slice of the batch's records, which begins at index ``start``."""
+    def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
+        """Put the records that follow into the batch. Never raises for what they hold."""
         began = perf_counter()
         headers = read_headers(batch.place, records)
         decoded = decode_batch([record.value for record in records])
@@ -179,8 +159,8 @@ class BatchBuilder:
         decoded_at = perf_counter()
         cleaned: list[list[Cleaned]] = []
         uncleaned: dict[int, PoisonError] = {}
-        for _, text_of, cleaner in self._fields:
-            column, wrong = cleaner.clean([text_of(login) for login in decoded.logins])
+        for (_, cleaner), texts in zip(self._fields, decoded.columns(), strict=True):
+            column, wrong = cleaner.clean(texts)
             cleaned.append(column)
             uncleaned = wrong | uncleaned  # the first field in the declaration counts
         problems |= {rows[login]: problem for login, problem in uncleaned.items()}
@@ -190,8 +170,8 @@ class BatchBuilder:
             rows = [rows[login] for login in kept]
         cleaned_at = perf_counter()
 
-        batch.rows.extend(range(start, start + len(rows)) if len(rows) == len(records) else [start + index for index in rows])
-        for (field, _, _), column in zip(self._fields, cleaned, strict=True):
+        batch.row_offsets.extend([record.offset for record in _without(records, problems)])
+        for (field, _), column in zip(self._fields, cleaned, strict=True):
             batch.columns[field.column] += self._text(field, column)
         masked_at = perf_counter()
         batch.columns[COLUMN_SENT_AT] += _without(headers.sent_at_ms, problems)
@@ -200,21 +180,19 @@ class BatchBuilder:
             self._dead_letter(batch.place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
             for index in sorted(problems)
         )
-        for index in problems:
-            batch.sources[start + index] = _Sealed(records[index].offset)
         batch.extra_key_offsets.extend(records[index].offset for index in sorted(decoded.extra_keys - problems.keys()))
         for step, seconds in zip(STEPS, (decoded_at - began, cleaned_at - decoded_at, masked_at - cleaned_at), strict=True):
             self._on_step(step, seconds)
 
     def refuse_row(self, batch: Batch, column: str | None) -> Batch:
         """The batch whose only row Postgres refused, that row now a dead letter; ``column``: which one Postgres named, if any."""
-        (row,) = batch.rows
+        (offset,) = batch.row_offsets
         (message_id,), (sent_at_ms,) = batch.columns[COLUMN_MESSAGE_ID], batch.columns[COLUMN_SENT_AT]
         problem = PoisonError(Reason.ROW_REFUSED, _REFUSED_FIELDS.get(column) if column is not None else None)
-        letter = self._dead_letter(batch.place, batch.sources[row], message_id, sent_at_ms, problem)
+        letter = self._dead_letter(batch.place, batch.original(offset), message_id, sent_at_ms, problem)
         return replace(
             batch,
-            rows=[],
+            row_offsets=[],
             columns={name: [] for name in batch.columns},
             dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
             extra_key_offsets=[],

@@ -113,7 +113,7 @@ class ClaimedWriter:
                 raise self._position_changed(Position(stored, self.claim.epoch))
 
     async def _write_around_refused_row(self, batch: Batch, refused: RowRefusedError) -> None:
-        match len(batch.rows):
+        match len(batch.row_offsets):
             case 0:
                 raise FatalError(f"Postgres refuses a dead letter ({refused}); nothing is skipped until it takes it") from refused
             case 1:
@@ -164,4 +164,5 @@ class ClaimedWriter:
 
 def _all_of(batch: Batch) -> Written:
     """What a batch did whose answer was lost: which of its messages were there before is not known, so none counts as such."""
-    return Written(moved=True, rows=len(batch.rows), dead_letter_offsets=frozenset(letter.offset for letter in batch.dead_letters))
+    dead_letter_offsets = frozenset(letter.offset for letter in batch.dead_letters)
+    return Written(moved=True, rows=len(batch.row_offsets), dead_letter_offsets=dead_letter_offsets)

@@ -72,21 +72,21 @@ class _TextCleaner(Cleaner):
         self._masked = field.masking is not None
 
     def _clean_all(self, texts: Sequence[str | None]) -> list[Cleaned] | None:
-        if self._field.required:
-            cleaned = [text.strip() for text in cast("Sequence[str]", texts)]
-            if not all(cleaned):
-                return None
-        else:
-            cleaned = [text.strip() if text else "" for text in texts]
+        present = texts if self._field.required else [text or "" for text in texts]
+        cleaned = cast("Sequence[str]", present)
         joined = "".join(cleaned)
-        if not joined.isprintable() and _CONTROL.search(joined):  # isprintable is the quicker no
+        if not joined.isprintable() or " " in joined:  # else it holds neither white space nor a control character
+            cleaned = [text.strip() for text in cleaned]
+            if _CONTROL.search("".join(cleaned)):
+                return None
+        if self._field.required and not all(cleaned):
             return None
         if self._masked:
             encoded = [text.encode() for text in cleaned]
             return cast("list[Cleaned]", encoded) if self._fit(encoded) else None
         if not self._fit(cleaned):
             return None
-        return cast("list[Cleaned]", cleaned if self._field.required else [text or NULL_TEXT for text in cleaned])
+        return list(cleaned) if self._field.required else [text or NULL_TEXT for text in cleaned]
 
     def _fit(self, values: Sequence[Cleaned]) -> bool:
         return max(map(len, values), default=0) <= self._length_max

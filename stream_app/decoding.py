@@ -28,6 +28,10 @@ class Decoded:
     extra_keys: set[int] = field(default_factory=set)
     """Indexes of the records that had keys which no field declares."""
 
+    def columns(self) -> Sequence[tuple[str | None, ...]]:
+        """The texts by field, in the order of the declaration."""
+        return list(zip(*map(msgspec.structs.astuple, self.logins), strict=True)) or [()] * len(FIELDS)
+
 
 class _Lenient(LoginRecord, gc=False, forbid_unknown_fields=False):
     pass

@@ -7,7 +7,7 @@ at the Kafka timestamp. If a header comes more than once, the first counts: the 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from operator import itemgetter
 from uuid import UUID, uuid5
 
 from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
@@ -26,6 +26,7 @@ _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UUID_LENGTH = 36
 _HYPHEN_PLACES = (8, 13, 18, 23)
 _HEX_AND_HYPHEN = b"0123456789abcdefABCDEF-"
+_first, _second = itemgetter(0), itemgetter(1)
 _MILLISECONDS = re.compile(rb"[0-9]{1,15}")
 _MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
 
@@ -50,27 +51,23 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | N
     """For a batch in which each record has well-formed headers, in the bridge's order; else None. Checks columns, not records."""
     headers = [record.headers for record in records]
     try:
-        first = [header[0] for header in headers]
-        second = [header[1] for header in headers]
-    except IndexError:
+        first_names, ids = zip(*map(_first, headers), strict=True)
+        second_names, times = zip(*map(_second, headers), strict=True)
+    except (IndexError, ValueError):  # fewer than two headers, or no record
         return None
     # Counted by equality: aiokafka makes each name anew, and a set would hash each of them.
-    if [name for name, _ in first].count(HEADER_MESSAGE_ID) != len(records):
+    if first_names.count(HEADER_MESSAGE_ID) != len(records) or second_names.count(HEADER_SENT_AT) != len(records):
         return None
-    if [name for name, _ in second].count(HEADER_SENT_AT) != len(records):
-        return None
-    ids = [value for _, value in first]
-    times = [value for _, value in second]
     try:
-        joined, joined_times = b"".join(cast("list[bytes]", ids)), b"".join(cast("list[bytes]", times))
+        joined, joined_times = b"".join(ids), b"".join(times)
     except TypeError:  # a header without a value
         return None
     if (
-        set(map(len, cast("list[bytes]", ids))) != {_UUID_LENGTH}
+        set(map(len, ids)) != {_UUID_LENGTH}
         or joined.translate(None, _HEX_AND_HYPHEN)
         or joined.count(b"-") != len(ids) * len(_HYPHEN_PLACES)
         or any(joined[place::_UUID_LENGTH].strip(b"-") for place in _HYPHEN_PLACES)
-        or set(map(len, cast("list[bytes]", times))) != {_MILLISECONDS_LENGTH_NOW}
+        or set(map(len, times)) != {_MILLISECONDS_LENGTH_NOW}
         or not joined_times.isdigit()
         or b"0" in joined_times[::_MILLISECONDS_LENGTH_NOW]
     ):

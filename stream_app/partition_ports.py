@@ -1,22 +1,9 @@
-"""What a partition's writer asks of Kafka and of Postgres, and the chunks that it is given."""
+"""What a partition's writer asks of Kafka, of Postgres and of the memory that all of them share."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from stream_app.batch import Batch
-from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Claim, Partition, Position, Written
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """The records of one fetch of one partition: the ``sequence``-th chunk (from 0) since the ``seek_number``-th seek."""
-
-    records: list[KafkaRecord]
-    bytes: int
-    """What they hold in memory."""
-    seek_number: int
-    sequence: int
 
 
 class Log(Protocol):
@@ -60,8 +47,15 @@ class Budget:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes_used = 0
+        self.partitions = 1
+        """How many share it."""
 
     @property
     def exceeded(self) -> bool:
         """Whether fetching must wait."""
         return self.bytes_used >= self.bytes_max
+
+    @property
+    def batch_bytes_max(self) -> int:
+        """Of one batch, unpacked. Each partition has two at most, one being built and one being written: all of them fit."""
+        return self.bytes_max // (2 * self.partitions)

@@ -18,18 +18,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import structlog
 
 from pipeline.errors import FatalError, RetryableError
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
+from stream_app.chunk import Chunk
 from stream_app.claimed_writer import RECLAIM_SECONDS, RETRY_SECONDS_MIN, ClaimedWriter, ClaimLostError, retrying
 from stream_app.lag import Lag
 from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
-from stream_app.partition_ports import Budget, Chunk, Log, Store
+from stream_app.partition_ports import Budget, Log, Store
 from stream_app.position_check import check_position, is_other_topic
 from stream_app.positions import Claim, Partition
 from stream_app.stall_guard import StallGuard
@@ -107,7 +108,7 @@ class PartitionWriter:
 
     # --- what others call
 
-    def receive(self, chunk: Chunk) -> None:
+    def receive(self, chunk: Chunk[KafkaRecord]) -> None:
         """Take a chunk in. When one is missing before it, the partition is claimed and read again."""
         expected = self._expected_offset
         if expected is None or chunk.seek_number != self._seek_number:
@@ -115,21 +116,19 @@ class PartitionWriter:
         if chunk.sequence != self._next_sequence:
             self._read_again("a fetched chunk was dropped on the way")
             return
-        records = chunk.records
-        if records[0].offset < expected:
+        if chunk.first_offset < expected:
             self._read_again("the log went back")
             return
-        if records[0].offset > expected:
-            self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, records[0].offset)))
+        if chunk.first_offset > expected:
+            self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, chunk.first_offset)))
             task.add_done_callback(self._gap_tasks.discard)
-        self._window.add(records, chunk.bytes, self._monotonic())
+        self._window.add(chunk, self._monotonic())
         self._budget.bytes_used += chunk.bytes
         self._next_sequence += 1  # only now: what could not be kept must not count as received
-        self._expected_offset = records[-1].offset + 1
-        if self._expected_offset > (self.lag.log_end_offset or 0):
-            self.lag.log_ends_at(self._expected_offset)
-        self._metrics.fetched(len(records), chunk.bytes)
-        records.clear()  # Faust keeps the chunk until the next one comes
+        self._expected_offset = chunk.next_offset
+        if chunk.next_offset > (self.lag.log_end_offset or 0):
+            self.lag.log_ends_at(chunk.next_offset)
+        self._metrics.fetched(chunk.rows, chunk.bytes)
         self._changed.set()
         self.follow_budget()
         if self._budget.exceeded:
@@ -171,7 +170,7 @@ class PartitionWriter:
             await asyncio.wait({self._task}, timeout=1)
         for task in self._gap_tasks:
             task.cancel()
-        self._budget.bytes_used -= self._window.clear()
+        self._clear_window()
         self._on_budget_changed()
         self.state = State.CLOSED
 
@@ -252,7 +251,7 @@ class PartitionWriter:
     async def _pass_lost(self, claimed: ClaimedWriter, log_start: int) -> None:
         """Move the position to where the log begins now, be it without a record to write: the loss is counted once."""
         position = claimed.next_offset
-        await claimed.write(self._builder.build(self.partition, [], position, log_start))
+        await claimed.write(replace(self._builder.begin(self.partition, position), next_offset=log_start))
         self._count_lost(log_start - position, position)
 
     def _claimed_writer(self, claim: Claim, position: int) -> ClaimedWriter:
@@ -301,7 +300,7 @@ class PartitionWriter:
     def _stop_receiving(self) -> None:
         self._expected_offset = None
         self._pause()
-        self._budget.bytes_used -= self._window.clear()
+        self._clear_window()
         self._on_budget_changed()
 
     # --- windows and batches
@@ -355,15 +354,19 @@ class PartitionWriter:
 
     def _build(self, first_offset: int) -> Batch:
         started = self._monotonic()
-        held = self._window.bytes
-        records = self._window.take(started)
-        held -= self._window.bytes
+        packed, skipped = self._window.bytes, self._window.offsets_without_record
+        draft = self._builder.begin(self.partition, first_offset)
+        next_offset, unpacked = first_offset, 0
         try:
-            batch = self._builder.build(self.partition, records, first_offset, records[-1].offset + 1)
-        except BaseException:
-            self._budget.bytes_used -= held  # neither in the window nor in hand any more
-            raise
-        self._in_hand.append(_InHand(batch, held, batch.oldest_sent_at_ms))
+            for records, size in self._window.slices(started, self._budget.batch_bytes_max, draft.origins):
+                self._builder.add(draft, records)
+                next_offset, unpacked = records[-1].offset + 1, unpacked + size
+        finally:
+            self._budget.bytes_used -= packed - self._window.bytes
+        batch = replace(draft, next_offset=next_offset)
+        self._budget.bytes_used += unpacked
+        self._in_hand.append(_InHand(batch, unpacked, batch.oldest_sent_at_ms))
+        self._metrics.offsets_skipped.inc(self._window.offsets_without_record - skipped)
         self._metrics.build_seconds.observe(self._monotonic() - started)
         self.follow_budget()
         return batch
@@ -388,6 +391,10 @@ class PartitionWriter:
 
     def _too_much_waits(self) -> bool:
         return self._window.rows >= 2 * self._policy.rows or self._window.bytes >= 2 * self._policy.bytes or self._budget.exceeded
+
+    def _clear_window(self) -> None:
+        self._budget.bytes_used -= self._window.bytes
+        self._window.clear()
 
     def _pause(self) -> None:
         if not self._paused:

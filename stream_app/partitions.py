@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from stream_app.batch import BatchBuilder
+from stream_app.chunk import Chunk
+from stream_app.dead_letters import KafkaRecord
 from stream_app.metrics import PartitionGauges, WorkerMetrics
-from stream_app.partition_ports import Budget, Chunk, Log, Store
+from stream_app.partition_ports import Budget, Log, Store
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
 from stream_app.windows import WindowPolicy
@@ -51,7 +53,9 @@ class Partitions:
         if self._writers:
             raise RuntimeError("partitions are assigned while others are still held")
         self._committed.clear()
-        for partition in partitions:
+        mine = list(partitions)
+        self._budget.partitions = max(1, len(mine))
+        for partition in mine:
             self._writers[partition] = PartitionWriter(
                 partition,
                 kafka=kafka,
@@ -82,7 +86,7 @@ class Partitions:
         """Drop the closed writers, once their last positions are committed."""
         self._writers.clear()
 
-    def receive(self, partition: Partition, chunk: Chunk) -> None:
+    def receive(self, partition: Partition, chunk: Chunk[KafkaRecord]) -> None:
         """Route a chunk; one of a partition that is no longer held is dropped, its next owner reads it."""
         writer = self._writers.get(partition)
         if writer is not None:

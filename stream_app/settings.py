@@ -42,7 +42,7 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         48 * MEBIBYTE,
         ge=MEBIBYTE,
         le=16_384 * MEBIBYTE,
-        description="Fetching pauses while this much waits to be written, over all partitions of the worker.",
+        description="Fetching pauses while this much waits to be written, over all partitions of the worker; half of it, shared by them, bounds a micro-batch.",
     )
     flush_seconds: float = Field(
         5, gt=0, le=60, description="How long a worker that stops or loses partitions tries to write what it holds."

@@ -4,29 +4,19 @@ The policy is a value, the state another object, and the clock is handed in, so 
 """
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-RECORD_OVERHEAD_BYTES = 768
-"""What a fetched record takes beside its key and value: the objects and its headers. Measured with the bridge's headers: 747."""
+from stream_app.chunk import Chunk, RecordT, memory_bytes
 
+SLICE_RECORDS = 500
+"""So many are unpacked at a time: half a megabyte, which stays in the processor's cache through all passes over it. It is also what
+one bad record costs: its slice is looked at value by value."""
 
-class SizedRecord(Protocol):
-    """What a window asks of a record."""
-
-    @property
-    def key(self) -> bytes | None:
-        """What it was partitioned by."""
-
-    @property
-    def value(self) -> bytes | None:
-        """The body."""
-
-
-RecordT = TypeVar("RecordT", bound=SizedRecord)
+STEP_RECORDS = 32
+"""So many are unpacked before their size is looked at: with the largest bodies behind a small one, 32 MiB."""
 
 
 class Trigger(StrEnum):
@@ -47,31 +37,30 @@ class WindowPolicy:
     seconds: float
 
 
-def memory_bytes(records: Collection[SizedRecord]) -> int:
-    """What these records hold in memory, near enough to bound it."""
-    return sum([len(record.value or b"") + len(record.key or b"") for record in records]) + len(records) * RECORD_OVERHEAD_BYTES
-
-
 class Window(Generic[RecordT]):
     """The records of one partition that wait to be written, in order."""
 
     def __init__(self, policy: WindowPolicy) -> None:
         self.policy = policy
         self.rows = 0
+        """How many wait, at most."""
         self.bytes = 0
+        """The memory that they hold while they are packed."""
         self.due_at: float | None = None
         self.oldest: RecordT | None = None
         """The record that has waited longest; an attribute, since the metrics thread looks at it too."""
-        self._records: deque[RecordT] = deque()
+        self.offsets_without_record = 0
+        """Of all chunks that were taken whole, since the window was made."""
+        self._chunks: deque[Chunk[RecordT]] = deque()
 
-    def add(self, records: Sequence[RecordT], held_bytes: int, now: float) -> None:
-        """Take records in at monotonic second ``now``; ``held_bytes``: their :func:`memory_bytes`, which the caller knows."""
-        self._records.extend(records)
-        self.rows += len(records)
-        self.bytes += held_bytes
+    def add(self, chunk: Chunk[RecordT], now: float) -> None:
+        """Take a chunk in at monotonic second ``now``."""
+        self._chunks.append(chunk)
+        self.rows += chunk.rows
+        self.bytes += chunk.bytes
         if self.due_at is None:
             self.due_at = now + self.policy.seconds
-            self.oldest = self._records[0]
+            self.oldest = chunk.next
 
     def due(self, now: float) -> Trigger | None:
         """Why the window must close at ``now``, or None."""
@@ -87,30 +76,57 @@ class Window(Generic[RecordT]):
         """How long the window may stay open without further records; None while it is empty."""
         return None if self.due_at is None else max(0.0, self.due_at - now)
 
-    def take(self, now: float) -> list[RecordT]:
-        """Close the window: its records up to the bounds. What is over opens the next window at ``now``."""
-        if self.bytes <= self.policy.bytes:
-            count = min(self.rows, self.policy.rows)
-        else:
-            count, total = 0, 0
-            for record in islice(self._records, self.policy.rows):
-                total += memory_bytes((record,))
-                if total > self.policy.bytes and count:
-                    break
-                count += 1
-        popleft = self._records.popleft
-        taken = [popleft() for _ in range(count)]
-        self.rows -= count
-        # Either side tells the other; the shorter one is counted.
-        self.bytes = memory_bytes(self._records) if self.rows < count else self.bytes - memory_bytes(taken)
-        self.due_at = now + self.policy.seconds if self._records else None
-        self.oldest = self._records[0] if self._records else None
-        return taken
+    def slices(self, now: float, bytes_max: int, origins: list[Chunk[RecordT]]) -> Iterator[tuple[list[RecordT], int]]:
+        """Close the window: its records, unpacked slice by slice, and the memory that each slice takes.
 
-    def clear(self) -> int:
-        """Drop everything; the bytes that were held are returned."""
-        held = self.bytes
-        self._records.clear()
+        Each chunk that they come from is added to ``origins``. The bounds are those of the policy, and ``bytes_max`` if it is less.
+        What is over opens the next window at ``now``; what is over because of bytes is due at once, since how many they are is
+        known only when they are unpacked.
+        """
+        rows, room = 0, min(self.policy.bytes, bytes_max)
+        while rows < self.policy.rows:
+            records, size = self._slice(min(SLICE_RECORDS, self.policy.rows - rows), room, origins, not rows)
+            if not records:
+                break
+            rows, room = rows + len(records), room - size
+            yield records, size
+        self.oldest = self._chunks[0].next if self._chunks else None
+        if self.oldest is None:
+            self.due_at = None
+        else:
+            self.due_at = now + (self.policy.seconds if rows >= self.policy.rows else 0.0)
+
+    def _slice(
+        self,
+        count: int,
+        room: int,
+        origins: list[Chunk[RecordT]],
+        at_least_one: bool,  # noqa: FBT001 - of this class only
+    ) -> tuple[list[RecordT], int]:
+        """Up to ``count`` records that take no more than ``room`` bytes together, and how many bytes they take."""
+        taken: list[RecordT] = []
+        size = 0
+        while self._chunks and len(taken) < count:
+            chunk = self._chunks[0]
+            following = chunk.next
+            fitting = 0 if following is None else max(0, room - size) // memory_bytes((following,))
+            if not fitting and (taken or not at_least_one):
+                break
+            if not origins or origins[-1] is not chunk:
+                origins.append(chunk)
+            rows, held = chunk.rows, chunk.bytes
+            records = chunk.take(min(STEP_RECORDS, count - len(taken), max(1, fitting)))
+            self.rows += chunk.rows - rows
+            self.bytes += chunk.bytes - held
+            if chunk.next is None:
+                self._chunks.popleft()
+                self.offsets_without_record += chunk.offsets_without_record
+            size += memory_bytes(records)
+            taken += records
+        return taken, size
+
+    def clear(self) -> None:
+        """Drop everything."""
+        self._chunks.clear()
         self.rows = self.bytes = 0
         self.due_at = self.oldest = None
-        return held

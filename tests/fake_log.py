@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from aiokafka.structs import ConsumerRecord
-from login_records import record
+from login_records import chunk, record
 
-from stream_app.partition_ports import Chunk
+from stream_app.chunk import Chunk
+from stream_app.dead_letters import KafkaRecord
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
-from stream_app.windows import memory_bytes
 
 Record: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
@@ -35,7 +35,7 @@ class FakeLog:
     def log_end(self) -> int:
         return self.records[-1].offset + 1 if self.records else self.log_start
 
-    def fetch(self, count: int) -> Chunk | None:
+    def fetch(self, count: int) -> Chunk[KafkaRecord] | None:
         """The next chunk: None when paused or at the end."""
         if self.paused or self._next_offset is None:
             return None
@@ -44,13 +44,13 @@ class FakeLog:
             return None
         self._next_offset = found[-1].offset + 1
         self._sequence += 1
-        return Chunk(found, memory_bytes(found), self._seek_number, self._sequence - 1)
+        return chunk(found, seek_number=self._seek_number, sequence=self._sequence - 1)
 
     def deliver(self, writer: PartitionWriter, count: int) -> bool:
-        chunk = self.fetch(count)
-        if chunk is not None:
-            writer.receive(chunk)
-        return chunk is not None
+        fetched = self.fetch(count)
+        if fetched is not None:
+            writer.receive(fetched)
+        return fetched is not None
 
     async def topic_id(self, partition: Partition) -> str | None:  # noqa: ARG002 - there is one
         return self.id

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,8 @@ from tink import KeysetHandle, daead, hybrid, prf
 
 from stream_app.app_version import AppVersionEncoding
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.dead_letters import Opener, Sealer
+from stream_app.chunk import Chunk, memory_bytes
+from stream_app.dead_letters import KafkaRecord, Opener, Sealer
 from stream_app.masking import keysets
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
@@ -105,6 +107,39 @@ def builder(methods: str = "", app_version_encoding: AppVersionEncoding = "order
     return BatchBuilder(masker(methods), sealer(), app_version_encoding)
 
 
+def chunk(
+    found: Sequence[ConsumerRecord[bytes, bytes]], *, next_offset: int | None = None, seek_number: int = 0, sequence: int = 0
+) -> Chunk[KafkaRecord]:
+    """A chunk of these records, packed to a tenth of what they take."""
+    return Chunk(
+        found[0],
+        iter(found[1:]),
+        lambda: iter(found),
+        next_offset=found[-1].offset + 1 if next_offset is None else next_offset,
+        packed_bytes=memory_bytes(found) // 10,
+        seek_number=seek_number,
+        sequence=sequence,
+    )
+
+
+def batch_of(
+    found: Sequence[ConsumerRecord[bytes, bytes]],
+    first_offset: int,
+    next_offset: int,
+    *,
+    by: BatchBuilder | None = None,
+    slice_records: int = 1_000,
+) -> Batch:
+    """The batch of these records between two positions."""
+    made_by = by or builder()
+    batch = made_by.begin(PLACE, first_offset)
+    if found:
+        batch.origins.append(chunk(found))
+    for start in range(0, len(found), slice_records):
+        made_by.add(batch, found[start : start + slice_records])
+    return replace(batch, next_offset=next_offset)
+
+
 def build(bodies: Sequence[bytes | None], methods: str = "") -> Batch:
     """The batch of these bodies at offsets from 0."""
-    return builder(methods).build(PLACE, records(bodies), 0, len(bodies))
+    return batch_of(records(bodies), 0, len(bodies), by=builder(methods))

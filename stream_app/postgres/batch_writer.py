@@ -11,6 +11,7 @@ a RetryableError means that nothing was written. It means: ask for the position.
 from typing import Any
 
 import psycopg2
+from psycopg2.extensions import AsIs
 
 from stream_app.batch import Batch
 from stream_app.positions import Claim, Partition, Position, Written
@@ -50,7 +51,7 @@ class BatchWriter:
             self._queries["write_batch"],
             {
                 **self._place(claim.partition),
-                **batch.parameters(),
+                **{name: _literal(text) for name, text in batch.parameters().items()},
                 "epoch": claim.epoch,
                 "first_offset": batch.first_offset,
                 "next_offset": batch.next_offset,
@@ -69,3 +70,8 @@ class BatchWriter:
 
     def _place(self, partition: Partition) -> dict[str, Any]:
         return {"consumer_group": self._consumer_group, "topic": partition.topic, "partition": partition.partition}
+
+
+def _literal(text: str) -> object:
+    """A column for psycopg2, which escapes byte by byte what it is given: 0.3 us a row where there is nothing to escape."""
+    return text if "'" in text or "\\" in text else AsIs(f"'{text}'")

@@ -14,7 +14,7 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``_wait_next_records``: Faust sleeps a flat second when every partition is paused; this wakes when one is resumed.
 - ``_read_offset``: Faust drops what is below the highest offset it delivered, so after a seek back it would drop everything. What
   comes out of order is the writer's to judge.
-- what was fetched is taken by ``fetched_records.py``: bounded in bytes too, and without two objects a record.
+- what was fetched is taken whole and packed by ``fetched_records.py``: it is unpacked where batches are built.
 - ``check_errors``: aiokafka keeps what its coordinator and fetcher die of until somebody asks, and Faust never does.
 - ``close``: Faust would close aiokafka's client from the wrong event loop when a rebalance meets a stop.
 - ``_fetch_records`` and seeking, in the consumer's thread: each chunk carries the number of the seek that it follows and its place
@@ -43,10 +43,10 @@ from mode import Service
 
 from pipeline.errors import RetryableError
 from pipeline.kafka_topic import TopicId
+from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
-from stream_app.partition_ports import Chunk
 from stream_app.positions import Partition
-from stream_app.transport.fetched_records import Taken, take_fetched
+from stream_app.transport.fetched_records import PackedRecords, fetch_whole
 from stream_app.transport.metadata_pace import pace_metadata
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._log_reader._group_id = None  # noqa: SLF001 - before start() it is only a setting: this one joins no group
         await self._log_reader.start()
         await super().on_start()
+        fetch_whole(self._ensure_consumer()._fetcher)  # noqa: SLF001 - nothing is assigned yet, so nothing was fetched
 
     async def on_thread_stop(self) -> None:
         """Leave the group, then disconnect."""
@@ -120,21 +121,24 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer: aiokafka.AIOKafkaConsumer,
         active_partitions: set[TP],
         timeout: float = 0.0,  # noqa: ASYNC109 - Faust's signature
-        max_records: int | None = None,
-    ) -> dict[TopicPartition, Chunk]:
-        first = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=1)
+        max_records: int | None = None,  # noqa: ARG002 - Faust's signature
+    ) -> dict[TopicPartition, Chunk[KafkaRecord]]:
+        found = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=None)
         # From here on nothing is awaited: no seek comes between taking records and numbering them.
-        taken = Taken()
-        for partition, records in first.items():
-            taken.add(partition, list(records))
-        if taken.rows:
-            take_fetched(consumer._fetcher, active_partitions, taken, max_records or 1)  # noqa: SLF001 - see the module
-        return {partition: self._numbered(partition, *found) for partition, found in taken.found.items()}
+        return {partition: self._numbered(partition, cast("PackedRecords", packed)) for partition, (packed,) in found.items()}
 
-    def _numbered(self, partition: TopicPartition, records: list[KafkaRecord], size: int) -> Chunk:
+    def _numbered(self, partition: TopicPartition, packed: PackedRecords) -> Chunk[KafkaRecord]:
         sequence = self._next_sequences.get(partition, 0)
         self._next_sequences[partition] = sequence + 1
-        return Chunk(records, size, self._seek_numbers.get(partition, 0), sequence)
+        return Chunk(
+            packed.first,
+            packed.others,
+            packed.again,
+            next_offset=packed.next_offset,
+            packed_bytes=packed.packed_bytes,
+            seek_number=self._seek_numbers.get(partition, 0),
+            sequence=sequence,
+        )
 
     async def check_errors(self) -> None:
         """Raise what aiokafka's coordinator or fetcher has died of, or would tell whoever asks."""
@@ -203,17 +207,16 @@ class BatchConsumer(driver.Consumer):
 
     # --- whole fetches as messages
 
-    def _to_message(self, tp: TP, record: Chunk) -> ConsumerMessage:
-        last = record.records[-1]
+    def _to_message(self, tp: TP, record: Chunk[KafkaRecord]) -> ConsumerMessage:
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
+            record.next_offset - 1,
+            0.0,
             0,
             [],
             None,
-            cast("bytes", record),  # Faust passes it through: the topic's serializer is raw
+            cast("bytes", [record]),  # Faust passes it through (the topic's serializer is raw), and keeps it until the next one
             None,
             0,
             0,

@@ -1,81 +1,107 @@
-"""Takes what aiokafka has fetched: bounded in bytes as well as in records, and as cheaply as it can be had.
+"""Takes what aiokafka has fetched of a partition whole and packed: it is unpacked where its records are built into a batch.
 
-A fetch is bounded in records and in packed bytes only, and a megabyte on the wire can be hundreds in memory. And of the 2.0 us that
-aiokafka takes to unpack a record, 0.9 are for a ``ConsumerRecord`` around the record that its C code made, and for the calls on the
-way; that record has all that is read here, so it is taken as it is.
+aiokafka unpacks record by record in the consumer's thread, far ahead of whoever needs them: a dozen objects a record, which have
+left the processor's cache when they are looked at. Here ``FetchResult.getall`` gives the fetch in one piece, with a generator of
+the records that aiokafka's own code makes, by its own rules about control records, aborted transactions and positions. And of the
+2.0 us that it takes to unpack a record, 0.9 are for a ``ConsumerRecord`` around the record that its C code made, and for the calls
+on the way; that record has all that is read here, so it is taken as it is.
 
-Read against aiokafka 0.14.0 (``consumer/fetcher.py``: ``FetchResult.getall``, ``PartitionRecords``, ``Fetcher.fetched_records``).
-Everything here runs on the consumer's thread and awaits nothing.
+What a fetch holds is bounded by the broker's answer: 1 MiB packed, or one larger record batch. Checksums are looked at here, so
+that a corrupt batch ends the worker as it does in aiokafka, before anything behind it is passed over.
+
+Read against aiokafka 0.14.0 (``consumer/fetcher.py``: ``FetchResult``, ``PartitionRecords``, ``Fetcher.fetched_records`` and
+``_proc_fetch_request``). Everything here but the unpacking runs on the consumer's thread and awaits nothing.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
-from itertools import islice
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer import fetcher as aiokafka_fetcher
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
-from faust.types import TP
 
 from stream_app.dead_letters import KafkaRecord
-from stream_app.windows import memory_bytes
-
-POLL_BYTES_MAX = 8 * 1_048_576
-"""One fetch hands over no more than this, and a record: what a partition has beyond stays packed in aiokafka."""
-
-_STEP_RECORDS = 32
-"""So many are taken before their size is looked at: with the largest bodies, 32 MiB."""
 
 
-@dataclass(slots=True)
-class Taken:
-    """Records by partition, and what they hold in memory."""
+@dataclass(frozen=True, slots=True)
+class PackedRecords:
+    """What one fetch brought of one partition; there is one record at least."""
 
-    found: dict[TopicPartition, tuple[list[KafkaRecord], int]] = field(default_factory=dict)
-    rows: int = 0
-    bytes: int = 0
-
-    def add(self, partition: TopicPartition, records: list[KafkaRecord]) -> None:
-        """Records that follow those of the partition which are here."""
-        if records:
-            added = memory_bytes(records)
-            before, size = self.found.get(partition, ([], 0))
-            before += records
-            self.found[partition] = (before, size + added)
-            self.rows += len(records)
-            self.bytes += added
+    first: KafkaRecord
+    others: Iterator[KafkaRecord]
+    """Those behind it; unpacks one after the other, on any thread."""
+    again: Callable[[], Iterator[KafkaRecord]]
+    """All of them, unpacked anew."""
+    next_offset: int
+    """Where the next fetch begins."""
+    packed_bytes: int
 
 
-def take_fetched(fetcher: Any, partitions: Collection[TP], taken: Taken, records_max: int) -> None:
-    """Add what aiokafka's ``fetcher`` holds of these partitions to ``taken``, up to so many records and POLL_BYTES_MAX.
+class KeptMemoryRecords(MemoryRecords):  # type: ignore[misc] # a class of aiokafka's C code, or of its Python code
+    """Aiokafka's reader of record batches, which also keeps the bytes that it reads."""
 
-    An error in the data (a corrupt batch) must end the worker, as it does: records that were taken before it would otherwise be
-    passed over.
-    """
-    for partition in list(fetcher._records):  # noqa: SLF001 - see the module
-        result = fetcher._records[partition]  # noqa: SLF001
-        if partition not in partitions or type(result) is not FetchResult:
-            continue
-        while result.has_more() and taken.rows < records_max and taken.bytes < POLL_BYTES_MAX:
-            taken.add(partition, _unpack(result, min(_STEP_RECORDS, records_max - taken.rows)))
-        if not result.has_more():
-            del fetcher._records[partition]  # noqa: SLF001
-            fetcher._notify(fetcher._wait_consume_future)  # noqa: SLF001 - the next fetch may go out
-        if taken.rows >= records_max or taken.bytes >= POLL_BYTES_MAX:
-            return
+    def __init__(self, packed: bytes) -> None:
+        super().__init__(packed)
+        self.packed = packed
 
 
-def _unpack(result: Any, count: int) -> list[KafkaRecord]:
-    """``FetchResult.getall``, without a Python call for each record. Nothing once the partition was sought or taken away."""
-    if not result.check_assignment(result._topic_partition):  # noqa: SLF001 - see the module
+def fetch_whole(fetcher: Any) -> None:
+    """Have aiokafka's ``fetcher``, which has fetched nothing yet, deliver a list of one :class:`PackedRecords` for each fetch."""
+    aiokafka_fetcher.MemoryRecords = KeptMemoryRecords  # what its answers are read with
+    fetcher._records = _FetchedWhole()  # noqa: SLF001 - see the module
+
+
+class _FetchedWhole(OrderedDict[TopicPartition, Any]):
+    """What a fetcher has fetched and not yet delivered: its :class:`FetchResult` objects deliver all that they have at once."""
+
+    def __setitem__(self, partition: TopicPartition, result: Any) -> None:
+        if type(result) is FetchResult:
+            result.getall = partial(_take_whole, result)
+        super().__setitem__(partition, result)
+
+
+def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
+    """In the place of ``FetchResult.getall``. Nothing once the partition was sought or taken away."""
+    del result.getall  # it holds the result, which holds it: a megabyte until garbage is collected
+    partition = result._topic_partition  # noqa: SLF001 - see the module
+    if not result.check_assignment(partition):
         return []
-    unpacked = result._partition_records  # noqa: SLF001
-    unpacked._consumer_record = _as_it_is  # noqa: SLF001 - what would make a ConsumerRecord of each
-    records = list(islice(unpacked._records_iterator, count))  # noqa: SLF001
-    result._update_position()  # noqa: SLF001
-    if len(records) < count:
-        result._partition_records = None  # noqa: SLF001 - as getall() says that there is no more
-    return cast("list[KafkaRecord]", records)
+    fetched = result._partition_records  # noqa: SLF001
+    packed: bytes = fetched._records.packed  # noqa: SLF001
+    batches = list(_batches(packed))
+    if not all(batch.validate_crc() for batch in batches):
+        raise CorruptRecordException(f"Invalid CRC - {partition}")
+    start = fetched.next_fetch_offset
+    aborted = list(fetched._aborted_transactions)  # noqa: SLF001
+    unpack = partial(_unpack, partition, packed, aborted, start, fetched._isolation_level)  # noqa: SLF001
+    records = unpack()
+    first = next(records, None)
+    next_offset = max(start, batches[-1].next_offset)
+    result._assignment.state_value(partition).consumed_to(next_offset)  # noqa: SLF001
+    fetched._records_iterator = None  # noqa: SLF001 - likewise
+    result._partition_records = None  # noqa: SLF001 - as getall() says that there is no more
+    return [] if first is None else [PackedRecords(first, records, unpack, next_offset, len(packed))]
+
+
+def _batches(packed: bytes) -> Iterator[Any]:
+    reader = MemoryRecords(packed)
+    while reader.has_next():
+        yield reader.next_batch()
+
+
+def _unpack(
+    partition: TopicPartition, packed: bytes, aborted: Sequence[tuple[int, int]], start: int, isolation_level: int
+) -> Iterator[KafkaRecord]:
+    """The records from offset ``start`` on, as ``PartitionRecords`` unpacks them."""
+    reader = PartitionRecords(partition, MemoryRecords(packed), aborted, start, None, None, False, isolation_level)  # noqa: FBT003
+    reader._consumer_record = _as_it_is  # noqa: SLF001 - what would make a ConsumerRecord of each
+    records, reader._records_iterator = reader._records_iterator, None  # noqa: SLF001 - likewise
+    return cast("Iterator[KafkaRecord]", records)
 
 
 def _as_it_is(_: TopicPartition, record: object) -> object:

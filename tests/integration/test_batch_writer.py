@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
-from login_records import PLACE, builder, login, records
+from login_records import batch_of, login, records
 from memory_store import MemoryStore
 
 from pipeline.settings import load
@@ -25,7 +25,7 @@ POISON = b"not json"
 
 
 def batch(first_offset: int, *bodies: bytes) -> Batch:
-    return builder().build(PLACE, records(bodies, first_offset), first_offset, first_offset + len(bodies))
+    return batch_of(records(bodies, first_offset), first_offset, first_offset + len(bodies))
 
 
 @pytest.fixture(params=["postgres", "memory"])
@@ -92,7 +92,7 @@ async def test_a_write_that_would_leave_a_gap_moves_nothing(store: Store) -> Non
 async def test_a_message_that_is_there_is_not_written_again(store: Store) -> None:
     claim, _ = await store.claim(PARTITION, 0, "id")
     await store.write(claim, batch(0, login(), POISON))
-    again = builder().build(PLACE, records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
+    again = batch_of(records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
     assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
 
 
@@ -101,9 +101,7 @@ async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
     twice = records([login(), login(), POISON, POISON], 0)
     twice[1] = replace(twice[1], headers=twice[0].headers)
     twice[3] = replace(twice[3], headers=twice[2].headers)
-    assert await store.write(claim, builder().build(PLACE, twice, 0, 4)) == Written(
-        moved=True, rows=1, dead_letter_offsets=frozenset({2})
-    )
+    assert await store.write(claim, batch_of(twice, 0, 4)) == Written(moved=True, rows=1, dead_letter_offsets=frozenset({2}))
 
 
 async def test_a_refused_row_takes_everything_back(store: Store) -> None:
@@ -124,3 +122,21 @@ async def test_partitions_and_topics_do_not_meet(store: Store) -> None:
     _, other_partition = await store.claim(Partition("logins", 4), 2, "id")
     _, other_topic = await store.claim(Partition("others", 3), 3, "id")
     assert (other_partition, other_topic) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "user_id", ["plain", "o'brien", "back\\slash", "'); DROP TABLE user_logins; --", "100 %s %(a)s", "\\'", "ün\u2028ï"]
+)
+async def test_a_text_arrives_as_it_is(fresh_database: str, user_id: str) -> None:
+    """Alone, and beside one that is plain: a column is quoted as a whole."""
+    settings = load(PostgresSettings, postgres_dsn=fresh_database)
+    migrate(settings, lambda _: None)
+    pool = ConnectionPool(settings, role=WRITER, application_name="test", size=1)
+    store = BatchWriter(pool, consumer_group="group", owner="test", create_date_time_zone="UTC")
+    claim, _ = await store.claim(PARTITION, 0, "id")
+    assert (await store.write(claim, batch(0, login(user_id=user_id)))).rows == 1
+    assert (await store.write(claim, batch(1, login(user_id=user_id), login(user_id="plain")))).rows == 2
+    await pool.close()
+    with closing(psycopg2.connect(fresh_database)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT user_id FROM user_logins ORDER BY sent_at")
+        assert cursor.fetchall() == [(user_id,), (user_id,), ("plain",)]

@@ -202,7 +202,7 @@ def _kafka(board: Dashboard) -> None:
             *quantiles("stream_fetch_bytes", WORKER)[:2],
             unit="bytes",
             width=8,
-            description="What the records of one fetch of one partition take in memory.",
+            description="What the records of one fetch of one partition take in memory while they wait, packed as Kafka has them.",
         )
     )
     board.with_panel(

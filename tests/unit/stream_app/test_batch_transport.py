@@ -9,14 +9,16 @@ import structlog
 import virtual_time
 from aiokafka.errors import GroupAuthorizationFailedError
 from faust.types import TP
-from login_records import builder, login, record
+from login_records import builder, chunk, login, record
 from memory_store import MemoryStore
 
 from pipeline.errors import FatalError
 from stream_app.application import make_app
 from stream_app.batch import Batch
+from stream_app.chunk import Chunk
+from stream_app.dead_letters import KafkaRecord
 from stream_app.metrics import WorkerMetrics
-from stream_app.partition_ports import Budget, Chunk
+from stream_app.partition_ports import Budget
 from stream_app.partitions import Partitions
 from stream_app.positions import Claim, Partition, Written
 from stream_app.settings import WorkerSettings
@@ -55,14 +57,14 @@ class MadeUpThread:
     def highwater(self, _: TP) -> int:
         return RECORDS
 
-    async def getmany(self, active: set[TP], timeout: float) -> dict[TP, Chunk]:  # noqa: ASYNC109 - Faust's signature
+    async def getmany(self, active: set[TP], timeout: float) -> dict[TP, Chunk[KafkaRecord]]:  # noqa: ASYNC109 - Faust's signature
         await asyncio.sleep(0.01)
         if PLACE not in active or self._next >= RECORDS:
             await asyncio.sleep(timeout)
             return {}
-        chunk = Chunk(self._records[self._next : self._next + FETCH], FETCH, self._seek_number, self._sequence)
+        fetched = chunk(self._records[self._next : self._next + FETCH], seek_number=self._seek_number, sequence=self._sequence)
         self._next, self._sequence = self._next + FETCH, self._sequence + 1
-        return {PLACE: chunk}
+        return {PLACE: fetched}
 
     async def topic_id(self) -> str | None:
         return None
@@ -92,7 +94,7 @@ def made_up_consumer(store: MemoryStore) -> BatchConsumer:
     )
 
     async def deliver(message: Any) -> None:
-        app.partitions.receive(Partition(message.topic, message.partition), message.value)
+        app.partitions.receive(Partition(message.topic, message.partition), message.value.pop())
 
     async def nothing(*_: Any) -> None:
         return

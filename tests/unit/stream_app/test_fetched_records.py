@@ -1,18 +1,20 @@
 """Over aiokafka's own fetch results, with record batches packed as brokers send them."""
 
-from types import SimpleNamespace
+import gc
+import weakref
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
-from faust.types import TP
 from login_records import LOGIN, headers, login, record
 
-from stream_app.transport.fetched_records import POLL_BYTES_MAX, Taken, take_fetched
-from stream_app.windows import memory_bytes
+from stream_app.dead_letters import KafkaRecord
+from stream_app.transport.fetched_records import KeptMemoryRecords, PackedRecords, fetch_whole
 
 LZ4 = 3
 FIRST = TopicPartition("logins", 0)
@@ -34,10 +36,16 @@ class Assignment:
         self.position = position
 
 
-def packed(bodies: list[bytes], first_offset: int = 0) -> bytes:
+def packed(bodies: list[bytes], first_offset: int = 0, *, producer: int = -1) -> bytes:
     """One record batch, as a producer packs it and a broker numbers it."""
     batch = DefaultRecordBatchBuilder(
-        magic=2, compression_type=LZ4, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 30
+        magic=2,
+        compression_type=LZ4,
+        is_transactional=producer >= 0,
+        producer_id=producer,
+        producer_epoch=0,
+        base_sequence=0,
+        batch_size=1 << 30,
     )
     for place, body in enumerate(bodies):
         batch.append(place, 1_000 + place, b"key", body, list(headers(first_offset + place)))
@@ -46,76 +54,88 @@ def packed(bodies: list[bytes], first_offset: int = 0) -> bytes:
     return bytes(data)
 
 
-def fetched(tp: TopicPartition, data: bytes, start: int = 0) -> Any:
-    """Aiokafka's own fetch result of such batches."""
-    records = PartitionRecords(tp, MemoryRecords(data), [], start, None, None, True, 0)  # noqa: FBT003 - aiokafka's signature
-    return FetchResult(tp, assignment=Assignment(start), partition_records=records, backoff=0)
+async def fetched(
+    data: bytes, start: int = 0, changes: Mapping[str, object] = MappingProxyType({})
+) -> tuple[list[PackedRecords], Any]:
+    """What aiokafka's own fetcher delivers of such batches, and where it reads on."""
+    assignment = Assignment(start)
+    subscriptions = SimpleNamespace(reassignment_in_progress=False, is_assigned=lambda _: True)
+    fetcher = SimpleNamespace(_subscriptions=subscriptions, _wait_consume_future=None, _notify=lambda _: None)
+    fetch_whole(fetcher)
+    records = PartitionRecords(FIRST, KeptMemoryRecords(data), [(7, 0)], start, None, None, True, READ_COMMITTED)  # noqa: FBT003
+    fetcher._records[FIRST] = FetchResult(FIRST, assignment=assignment, partition_records=records, backoff=0)
+    vars(assignment).update(changes)
+    found = await Fetcher.fetched_records(fetcher, [FIRST])
+    assert not fetcher._records, "the next fetch may go out"
+    return found.get(FIRST, []), assignment
 
 
-def fetcher(*fetches: bytes) -> Any:
-    """What a fetcher holds: a fetch for each partition from 0 on."""
-    held = {
-        TopicPartition("logins", number): fetched(TopicPartition("logins", number), data) for number, data in enumerate(fetches)
-    }
-    return SimpleNamespace(_records=held, _wait_consume_future=None, _notify=lambda _: None)
+def taken(it: PackedRecords) -> list[KafkaRecord]:
+    return [it.first, *it.others]
 
 
-def taken_from(it: Any, records_max: int) -> dict[TopicPartition, list[Any]]:
-    taken = Taken()
-    take_fetched(it, [TP("logins", number) for number in range(8)], taken, records_max)
-    found = {place: list(records) for place, (records, _) in taken.found.items()}
-    assert {place: size for place, (_, size) in taken.found.items()} == {place: memory_bytes(r) for place, r in found.items()}
-    assert (taken.rows, taken.bytes) == (sum(map(len, found.values())), sum(map(memory_bytes, found.values())))
-    return found
-
-
-def test_a_record_is_what_aiokafka_would_have_delivered() -> None:
-    it = fetcher(packed([login(), login(user_id="other")], 7))
-    (first, second) = taken_from(it, 10)[FIRST]
+async def test_a_record_is_what_aiokafka_would_have_delivered() -> None:
+    (it,), assignment = await fetched(packed([login(), login(user_id="other")], 7), 7)
+    first, second = taken(it)
     expected = record(login(), 7, timestamp=1_000)
     for name in ("offset", "timestamp", "key", "value"):
         assert getattr(first, name) == getattr(expected, name)
     assert tuple(first.headers) == expected.headers
-    assert (second.offset, LOGIN["user_id"].encode() in second.value) == (8, False)
+    assert (second.offset, LOGIN["user_id"].encode() in (second.value or b"")) == (8, False)
+    assert (it.next_offset, assignment.position) == (9, 9)
 
 
-@pytest.mark.parametrize("size", [100_000, 1_048_576])
-def test_one_fetch_of_large_records_is_bounded_in_bytes(size: int) -> None:
-    it = fetcher(b"".join(packed([b"x" * size] * 23, first) for first in range(0, 230, 23)))
-    first = taken_from(it, 5_000)[FIRST]
-    assert memory_bytes(first) < POLL_BYTES_MAX + 32 * (size + 2_000)
-    offsets = [r.offset for r in first]
-    while it._records:
-        offsets += [r.offset for r in taken_from(it, 5_000).get(FIRST, ())]
-    assert offsets == list(range(230))
+async def test_a_fetch_comes_whole_and_can_be_unpacked_again() -> None:
+    data = b"".join(packed([login()] * 500, first) for first in range(0, 2_000, 500))
+    (it,), assignment = await fetched(data)
+    for _ in range(2):
+        assert [r.offset for r in it.again()] == list(range(2_000))
+    assert [r.offset for r in taken(it)] == list(range(2_000))
+    assert (it.packed_bytes, it.next_offset, assignment.position) == (len(data), 2_000, 2_000)
 
 
-def test_small_records_fill_a_fetch_by_number_over_all_partitions() -> None:
-    it = fetcher(*[packed([login()] * 2_000)] * 3)
-    assert [len(records) for records in taken_from(it, 5_000).values()] == [2_000, 2_000, 1_000]
-    last = TopicPartition("logins", 2)
-    assert list(it._records) == [last]
-    assert it._records[last]._assignment.position == 1_000, "where the next take begins"
-    assert [r.offset for r in taken_from(it, 5_000)[last]] == list(range(1_000, 2_000))
-    assert not it._records
+async def test_what_is_before_the_position_is_passed_over() -> None:
+    (it,), _ = await fetched(packed([login()] * 10), 4)
+    assert [r.offset for r in taken(it)] == [r.offset for r in it.again()] == list(range(4, 10))
 
 
-def test_what_is_before_the_position_is_passed_over() -> None:
-    it = fetcher(b"")
-    it._records[FIRST] = fetched(FIRST, packed([login()] * 10), start=4)
-    assert [r.offset for r in taken_from(it, 5_000)[FIRST]] == list(range(4, 10))
+async def test_what_a_transaction_took_back_is_passed_over_with_its_offsets() -> None:
+    data = packed([login()] * 3) + packed([login()] * 2, 3, producer=7) + packed([login()], 5)
+    (it,), _ = await fetched(data)
+    assert [r.offset for r in taken(it)] == [r.offset for r in it.again()] == [0, 1, 2, 5]
+    (it,), assignment = await fetched(packed([login()]) + packed([login()] * 2, 1, producer=7))
+    assert [r.offset for r in taken(it)] == [0]
+    assert (it.next_offset, assignment.position) == (3, 3)
 
 
-def test_a_partition_that_was_sought_or_paused_meanwhile_gives_nothing() -> None:
-    for change in ({"position": 3}, {"paused": True}, {"active": False}):
-        it = fetcher(packed([login()] * 10))
-        vars(it._records[FIRST]._assignment).update(change)
-        assert taken_from(it, 5_000) == {}
-        assert not it._records, "it is fetched anew"
+async def test_a_fetch_without_a_record_is_passed_over() -> None:
+    found, assignment = await fetched(packed([login()] * 2, producer=7))
+    assert (found, assignment.position) == ([], 2)
 
 
-def test_a_partition_that_waits_is_left_alone() -> None:
-    it = fetcher(packed([login()]))
-    taken = Taken()
-    take_fetched(it, [TP("logins", 5)], taken, 5_000)
-    assert (taken.found, list(it._records)) == ({}, [FIRST])
+async def test_a_partition_that_was_sought_or_paused_meanwhile_gives_nothing() -> None:
+    changes: list[dict[str, object]] = [{"position": 3}, {"paused": True}, {"active": False}]
+    for change in changes:
+        found, _ = await fetched(packed([login()] * 10), 0, change)
+        assert found == []
+
+
+async def test_a_corrupt_batch_is_an_error_before_anything_is_passed_over() -> None:
+    data = bytearray(packed([login()] * 3) + packed([login()] * 3, 3))
+    data[-1] ^= 1
+    with pytest.raises(CorruptRecordException):
+        await fetched(bytes(data))
+
+
+async def test_a_fetch_that_is_through_leaves_nothing_to_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        (it,), _ = await fetched(packed([login()] * 10))
+        kept = weakref.ref(it.others.gi_frame.f_locals["self"])  # type: ignore[attr-defined] # the generator of aiokafka
+        taken(it)
+        del it
+        assert kept() is None
+        assert not [each for each in gc.get_objects() if isinstance(each, FetchResult | KeptMemoryRecords)]
+    finally:
+        gc.enable()

@@ -1,7 +1,7 @@
 from uuid import UUID
 
 import pytest
-from login_records import MESSAGE_ID, PLACE, SENT_AT_MS, build, builder, headers, login, record
+from login_records import MESSAGE_ID, PLACE, SENT_AT_MS, batch_of, build, headers, login, record
 
 from stream_app.message_headers import fallback_message_id, read_headers
 from stream_app.reasons import Reason
@@ -81,7 +81,7 @@ WRONG_TIMES = [
 
 @pytest.mark.parametrize("value", WRONG_IDS)
 def test_a_message_id_that_is_no_uuid_is_a_dead_letter_under_the_stand_in(value: bytes | None) -> None:
-    batch = builder().build(PLACE, [record(login(), 6), record(login(), 7, headers_=(("message-id", value), headers(9)[1]))], 6, 8)
+    batch = batch_of([record(login(), 6), record(login(), 7, headers_=(("message-id", value), headers(9)[1]))], 6, 8)
 
     (letter,) = batch.dead_letters
     assert (letter.reason, letter.field, letter.offset) == (Reason.HEADER_INVALID, "message-id", 7)
@@ -91,9 +91,7 @@ def test_a_message_id_that_is_no_uuid_is_a_dead_letter_under_the_stand_in(value:
 
 @pytest.mark.parametrize("value", WRONG_TIMES)
 def test_a_sent_at_that_is_no_time_is_a_dead_letter_with_the_kafka_timestamp(value: bytes | None) -> None:
-    batch = builder().build(
-        PLACE, [record(login(), 6), record(login(), 7, headers_=(headers(9)[0], ("sent-at", value)), timestamp=5)], 6, 8
-    )
+    batch = batch_of([record(login(), 6), record(login(), 7, headers_=(headers(9)[0], ("sent-at", value)), timestamp=5)], 6, 8)
 
     (letter,) = batch.dead_letters
     assert (letter.reason, letter.field, letter.offset) == (Reason.HEADER_INVALID, "sent-at", 7)
@@ -103,13 +101,13 @@ def test_a_sent_at_that_is_no_time_is_a_dead_letter_with_the_kafka_timestamp(val
 
 @pytest.mark.parametrize(("timestamp", "sent_at_ms"), [(-1, 0), (253_402_300_800_000, 253_402_300_799_999)])
 def test_without_any_time_a_record_is_a_dead_letter(timestamp: int, sent_at_ms: int) -> None:
-    (letter,) = builder().build(PLACE, [record(login(), 7, headers_=(), timestamp=timestamp)], 7, 8).dead_letters
+    (letter,) = batch_of([record(login(), 7, headers_=(), timestamp=timestamp)], 7, 8).dead_letters
 
     assert (letter.reason, letter.field, letter.sent_at_ms) == (Reason.HEADER_INVALID, "sent-at", sent_at_ms)
 
 
 def test_a_bad_body_counts_before_a_bad_header() -> None:
-    (letter,) = builder().build(PLACE, [record(b"x", 7, headers_=(("message-id", b"x"),))], 7, 8).dead_letters
+    (letter,) = batch_of([record(b"x", 7, headers_=(("message-id", b"x"),))], 7, 8).dead_letters
 
     assert letter.reason is Reason.NOT_JSON
 

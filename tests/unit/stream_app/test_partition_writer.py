@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 import virtual_time
 from fake_log import FakeLog
-from login_records import login
+from login_records import chunk, login
 from memory_store import MemoryStore
 from partition_scenes import PARTITION, Scene
 
-from stream_app.batch import Batch
+from stream_app.batch import Batch, BatchBuilder
+from stream_app.chunk import RECORD_OVERHEAD_BYTES
 from stream_app.claimed_writer import RECLAIM_SECONDS
-from stream_app.partition_ports import Budget, Chunk
+from stream_app.partition_ports import Budget
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
 from stream_app.positions import Position
-from stream_app.windows import RECORD_OVERHEAD_BYTES, WindowPolicy
+from stream_app.windows import WindowPolicy
 
 
 def logins(count: int) -> list[bytes]:
@@ -178,7 +179,7 @@ def test_a_chunk_fetched_before_the_seek_counts_for_nothing() -> None:
         it = Scene()
         it.log.append(*logins(10))
         async with it.opened() as writer:
-            writer.receive(Chunk(it.log.records[5:], bytes=1, seek_number=0, sequence=0))
+            writer.receive(chunk(it.log.records[5:]))
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(10))
         assert it.count("claims_total") == 1
@@ -337,6 +338,32 @@ def test_a_lost_answer_is_not_guessed(fault: Any) -> None:
     play(scene())
 
 
+def test_offsets_without_a_record_within_a_chunk_are_counted() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        it.log.append(*logins(5), offset=8)
+        async with it.opened() as writer:
+            await it.drain(writer, chunk=10)
+        assert sorted(it.store.offsets()) == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
+        assert (it.count("offsets_skipped_total"), it.count("records_lost_total")) == (3, 0)
+
+    play(scene())
+
+
+def test_two_batches_of_each_partition_fit_into_the_memory_that_they_share() -> None:
+    async def scene() -> None:
+        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(40 * RECORD_OVERHEAD_BYTES))
+        it.budget.partitions = 4
+        it.log.append(*logins(20))
+        async with it.opened() as writer:
+            await it.drain(writer, chunk=20)
+        assert it.count("batch_rows_count") >= 20 / (40 / (2 * 4))
+        assert it.count("rows_written_total") == 20
+
+    play(scene())
+
+
 def test_an_absent_database_is_waited_for_with_bounded_memory() -> None:
     async def scene() -> None:
         it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(50 * RECORD_OVERHEAD_BYTES))
@@ -435,13 +462,24 @@ def test_closing_takes_no_longer_than_its_bound() -> None:
     play(scene())
 
 
-def test_an_unexpected_error_stops_the_partition_and_skips_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slices", [0, 1])
+def test_an_unexpected_error_stops_the_partition_and_skips_nothing(monkeypatch: pytest.MonkeyPatch, slices: int) -> None:
     async def scene() -> None:
         it = Scene()
         it.log.append(*logins(10))
+        add, left = BatchBuilder.add, slices
+
+        def add_some(*args: Any) -> None:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise ZeroDivisionError
+            add(*args)
+
         async with it.opened() as writer:
             with monkeypatch.context() as broken:
-                broken.setattr("stream_app.batch.BatchBuilder.build", lambda *_: 1 / 0)
+                broken.setattr("stream_app.windows.SLICE_RECORDS", 4)
+                broken.setattr(BatchBuilder, "add", add_some)
                 it.log.deliver(writer, 10)
                 await it.until(lambda: writer.state is State.STOPPED)
                 assert "ZeroDivisionError" in (writer.problem or "")
@@ -496,7 +534,7 @@ def test_a_dead_letter_that_was_there_counts_as_a_duplicate() -> None:
 
 def test_partitions_that_share_memory_wait_together() -> None:
     async def scene() -> None:
-        budget = Budget(20 * RECORD_OVERHEAD_BYTES)
+        budget = Budget(6_000)  # 30 packed records are more
         policy = WindowPolicy(rows=1_000, bytes=10_000_000, seconds=50)
         one, two = Scene(budget=budget, policy=policy), Scene(budget=budget, policy=policy)
         one.neighbours = two.neighbours = [one, two]

@@ -2,49 +2,64 @@ from dataclasses import dataclass
 
 import pytest
 
-from stream_app.windows import RECORD_OVERHEAD_BYTES, Trigger, Window, WindowPolicy, memory_bytes
+from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk
+from stream_app.windows import SLICE_RECORDS, STEP_RECORDS, Trigger, Window, WindowPolicy
+
+PLENTY = 1 << 40
 
 
 @dataclass
 class Record:
     value: bytes | None
-    number: int = 0
+    offset: int = 0
     key: bytes | None = None
 
 
-def records(count: int, size: int = 0) -> list[Record]:
-    return [Record(b"x" * size, number) for number in range(count)]
+def records(count: int, size: int = 0, first: int = 0) -> list[Record]:
+    return [Record(b"x" * size, offset) for offset in range(first, first + count)]
 
 
-def add(it: Window[Record], added: list[Record], now: float) -> int:
-    held = memory_bytes(added)
-    it.add(added, held, now)
-    return held
+def chunk(found: list[Record], next_offset: int | None = None) -> Chunk[Record]:
+    return Chunk(
+        found[0],
+        iter(found[1:]),
+        lambda: iter(found),
+        next_offset=next_offset or found[-1].offset + 1,
+        packed_bytes=100 * len(found),
+        seek_number=0,
+        sequence=0,
+    )
 
 
 def window(rows: int = 10, bytes_max: int = 1_000_000, seconds: float = 2.0) -> Window[Record]:
     return Window(WindowPolicy(rows=rows, bytes=bytes_max, seconds=seconds))
 
 
+def take(it: Window[Record], now: float = 0.0, bytes_max: int = PLENTY) -> list[int]:
+    return [record.offset for taken, _ in it.slices(now, bytes_max, []) for record in taken]
+
+
 def test_an_empty_window_is_never_due() -> None:
     assert window().due(1e9) is None
     assert window().seconds_until_due(1e9) is None
+    assert take(window()) == []
 
 
 def test_it_closes_by_rows_and_leaves_what_is_over() -> None:
     it = window(rows=10)
-    add(it, records(25), now=0)
+    it.add(chunk(records(7)), now=0)
+    it.add(chunk(records(18, first=7)), now=0)
     assert it.due(0) is Trigger.ROWS
-    assert [r.number for r in it.take(0)] == list(range(10))
-    assert [r.number for r in it.take(0)] == list(range(10, 20))
+    assert take(it) == list(range(10))
+    assert take(it) == list(range(10, 20))
     assert it.due(0) is None
-    assert (it.rows, it.oldest and it.oldest.number) == (5, 20)
+    assert (it.rows, it.oldest and it.oldest.offset) == (5, 20)
 
 
 def test_it_closes_by_seconds_since_its_first_record() -> None:
     it = window(seconds=2.0)
-    add(it, records(1), now=100.0)
-    add(it, records(1), now=101.9)
+    it.add(chunk(records(1)), now=100.0)
+    it.add(chunk(records(1, first=1)), now=101.9)
     assert it.due(101.99) is None
     assert it.seconds_until_due(101.5) == pytest.approx(0.5)
     assert it.due(102.0) is Trigger.SECONDS
@@ -52,33 +67,95 @@ def test_it_closes_by_seconds_since_its_first_record() -> None:
 
 def test_what_is_over_opens_the_next_window_when_it_is_left() -> None:
     it = window(rows=1, seconds=2.0)
-    add(it, records(2), now=0.0)
-    it.take(1.5)
+    it.add(chunk(records(2)), now=0.0)
+    take(it, now=1.5)
     assert it.seconds_until_due(1.5) == pytest.approx(2.0)
 
 
-def test_it_closes_by_bytes_and_takes_no_more_than_fit() -> None:
+def test_no_more_is_taken_than_fits_and_the_rest_is_due_at_once() -> None:
     each = 1_000 + RECORD_OVERHEAD_BYTES
     it = window(rows=100, bytes_max=3 * each)
-    add(it, records(7, 1_000), now=0)
+    it.add(chunk(records(7, 1_000)), now=0)
+    assert take(it, now=1.0) == [0, 1, 2]
+    assert it.due(1.0) is Trigger.SECONDS
+    assert take(it, bytes_max=2 * each) == [3, 4], "the bound that is less"
+    assert take(it) == [5, 6]
+    assert (it.due_at, it.oldest) == (None, None)
+
+
+def test_packed_bytes_close_it_too() -> None:
+    it = window(rows=1_000, bytes_max=10_000)
+    it.add(chunk(records(70)), now=0)
     assert it.due(0) is Trigger.BYTES
-    assert len(it.take(0)) == 3
-    assert it.bytes == 4 * each
 
 
 def test_a_record_larger_than_the_bound_goes_alone() -> None:
     it = window(bytes_max=2_000)
-    add(it, records(2, 5_000), now=0)
-    assert len(it.take(0)) == 1
-    assert len(it.take(0)) == 1
+    it.add(chunk(records(2, 5_000)), now=0)
+    assert take(it) == [0]
+    assert take(it) == [1]
     assert it.bytes == 0
 
 
-def test_bytes_return_to_zero_when_all_is_taken_or_cleared() -> None:
-    it = window()
-    held = add(it, [Record(None), *records(3, 7)], now=0)
-    assert it.clear() == held
-    assert (it.rows, it.bytes, it.oldest) == (0, 0, None)
-    add(it, records(3, 7), now=0)
-    it.take(0)
-    assert it.bytes == 0
+def test_large_records_behind_a_small_one_are_not_all_unpacked_at_once() -> None:
+    large = 1_000_000
+    it = window(rows=1_000, bytes_max=3 * large)
+    it.add(chunk([Record(b""), *records(200, large, first=1)]), now=0)
+    assert len(take(it)) <= STEP_RECORDS
+
+
+def test_a_slice_is_bounded_and_says_what_it_holds() -> None:
+    it = window(rows=10_000, bytes_max=PLENTY)
+    count = SLICE_RECORDS + 7
+    it.add(chunk(records(count, 3)), now=0)
+    slices = [(len(taken), size) for taken, size in it.slices(0, PLENTY, [])]
+    assert slices == [(rows, rows * (3 + RECORD_OVERHEAD_BYTES)) for rows in (SLICE_RECORDS, 7)]
+
+
+def test_the_chunks_that_records_came_from_are_told_once_each() -> None:
+    it = window(rows=5)
+    chunks = [chunk(records(2, first=first)) for first in (0, 2, 4)]
+    for each in chunks:
+        it.add(each, now=0)
+    for expected in (chunks, chunks[2:]):
+        origins: list[Chunk[Record]] = []
+        assert list(it.slices(0, PLENTY, origins))
+        assert origins == expected
+
+
+def test_what_waits_is_counted_until_it_is_taken_or_cleared() -> None:
+    it = window(rows=6)
+    it.add(chunk(records(10)), now=0)
+    before = it.bytes
+    take(it)
+    assert 0 < it.bytes < before
+    take(it)
+    assert (it.rows, it.bytes) == (0, 0)
+    it.add(chunk(records(3, 7)), now=0)
+    it.clear()
+    assert (it.rows, it.bytes, it.oldest, it.due_at, take(it)) == (0, 0, None, None, [])
+
+
+def test_offsets_without_a_record_are_counted_when_their_chunk_is_through() -> None:
+    it = window(rows=2)
+    it.add(chunk([*records(2), *records(1, first=5)], next_offset=8), now=0)
+    assert it.rows == 8, "as many at most"
+    take(it)
+    assert it.offsets_without_record == 0, "not known yet"
+    take(it)
+    assert (it.offsets_without_record, it.rows) == (5, 0)
+
+
+def test_an_original_is_unpacked_once_more() -> None:
+    unpacked = 0
+
+    def again() -> "list[Record]":
+        nonlocal unpacked
+        unpacked += 1
+        return records(10)
+
+    it = Chunk(Record(b""), iter(()), lambda: iter(again()), next_offset=10, packed_bytes=1, seek_number=0, sequence=0)
+    assert [it.original(offset).offset for offset in (2, 3, 9)] == [2, 3, 9]
+    assert unpacked == 1, "in ascending order the chunk is gone through once"
+    assert it.original(3).offset == 3
+    assert unpacked == 2

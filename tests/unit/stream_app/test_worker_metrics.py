@@ -2,10 +2,10 @@ from typing import get_args
 
 import psycopg2
 import pytest
-from login_records import PLACE, login, masker, records, sealer
+from login_records import batch_of, login, masker, records, sealer
 
 from pipeline.errors import FatalError, RetryableError
-from stream_app.batch import SLICE_RECORDS, STEPS, BatchBuilder, Step
+from stream_app.batch import STEPS, BatchBuilder, Step
 from stream_app.metrics import DEPENDENCIES, PartitionGauges, WorkerMetrics
 from stream_app.postgres.errors import RETRY_CLASSES, TlsRefusedError
 from stream_app.postgres.pool import StatementResult
@@ -124,7 +124,6 @@ def test_the_time_of_each_step_is_counted_once_a_slice() -> None:
         taken.append(step)
         metrics.took_step(step, seconds)
 
-    count = SLICE_RECORDS + 1
-    BatchBuilder(masker(), sealer(), on_step=took_step).build(PLACE, records([login()] * count), 0, count)
+    batch_of(records([login()] * 4), 0, 4, by=BatchBuilder(masker(), sealer(), on_step=took_step), slice_records=3)
     assert taken == [*STEPS, *STEPS]
     assert all((value(metrics, "stream_build_step_seconds_total", step=step) or 0) > 0 for step in STEPS)
