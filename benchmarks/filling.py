@@ -36,6 +36,12 @@ def each_twice(messages: Iterable[TopicMessage], distance: int = DUPLICATE_DISTA
     yield from waiting
 
 
+def with_dead_letters(messages: Iterable[TopicMessage], each: int) -> Iterator[TopicMessage]:
+    """The messages, and every so many-th of another kind."""
+    for number, message in enumerate(messages, 1):
+        yield message if number % each else replace(message, body='{"foo": 1}')
+
+
 def fill_topic(
     bootstrap_servers: str,
     topic: str,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from benchmarks.filling import SENT_AT_MS
 from benchmarks.meter import Meter
 from benchmarks.peer import Peer
 from benchmarks.report import Quantity
@@ -34,15 +35,22 @@ QUANTITIES = (
     Quantity("other_cores", "cores busy otherwise", 2),
 )
 
+OF_THE_STREAM = {"sent_from": SENT_AT_MS / 1000}
+"""Rows that were in the table before are older."""
+COUNT = "SELECT count(*) FROM user_logins WHERE sent_at >= to_timestamp(%(sent_from)s)"
 COMMITS = """
     SELECT at, rows FROM (
         SELECT extract(epoch FROM pg_xact_commit_timestamp(xid))::float8 AS at, rows
-        FROM (SELECT xmin AS xid, count(*) AS rows FROM user_logins GROUP BY xmin) AS transactions
+        FROM (
+            SELECT xmin AS xid, count(*) AS rows FROM user_logins WHERE sent_at >= to_timestamp(%(sent_from)s) GROUP BY xmin
+        ) AS transactions
     ) AS timed WHERE at >= %(since)s ORDER BY at
 """
 UNMASKED = """
     SELECT count(*) FROM user_logins
-    WHERE masked_ip IS NULL OR masked_ip ~ '[.:]' OR masked_device_id IS NULL OR masked_device_id ~ '^[0-9]+-[0-9]+-[0-9]+$'
+    WHERE sent_at >= to_timestamp(%(sent_from)s) AND (
+        masked_ip IS NULL OR masked_ip ~ '[.:]' OR masked_device_id IS NULL OR masked_device_id ~ '^[0-9]+-[0-9]+-[0-9]+$'
+    )
 """
 
 
@@ -68,7 +76,7 @@ class Commits:
 
 def commits(bench: Workbench, since: float) -> Commits:
     """Of the rows that came since. Raises :class:`NoFiguresError` when they are too few for a rate."""
-    found = bench.query(COMMITS, {"since": since})
+    found = bench.query(COMMITS, {**OF_THE_STREAM, "since": since})
     if len(found) < COMMITS_MIN:
         raise NoFiguresError(f"{len(found)} commits are too few for a rate")
     return Commits(found[0][0], found[0][1], found[-1][0], sum(rows for _, rows in found))
@@ -81,14 +89,12 @@ def run_peer(
     partitions: int,
     rows: int,
     *,
-    rows_before: int = 0,
     copies: int = 1,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Mapping[str, float]:
     """The figures, by the keys of :data:`QUANTITIES`. Raises :class:`NoFiguresError`.
 
-    ``rows`` is how many the topic makes; ``rows_before``, how many are in the table already; ``copies``, how many processes share
-    the topic.
+    ``rows`` is how many the topic makes; ``copies``, how many processes share it.
     """
     started_at = time.time()
     servers = bench.servers(topic, partitions)
@@ -98,11 +104,11 @@ def run_peer(
             children[f"peer {number}"] = child = bench.launch(peer.name, peer.command(servers))
             stack.callback(child.stop)
         with Meter({**{name: child.pid for name, child in children.items()}, **bench.pids}) as meter:
-            _wait_for_rows(bench, list(children.values()), rows_before + rows, on_progress)
+            _wait_for_rows(bench, list(children.values()), rows, on_progress)
     timed = commits(bench, started_at)
     if timed.rows != rows:
         raise NoFiguresError(f"{timed.rows:,} rows instead of {rows:,}")
-    if not rows_before and (unmasked := bench.query(UNMASKED)[0][0]):
+    if unmasked := bench.query(UNMASKED, OF_THE_STREAM)[0][0]:
         raise NoFiguresError(f"{unmasked:,} rows are not masked")
     span = (timed.first_at, timed.last_at)
     per_row = 1e6 / timed.timed_rows
@@ -131,7 +137,7 @@ def _wait_for_rows(bench: Workbench, children: Sequence[ChildProcess], rows: int
                 size, grown_at = found, now
                 on_progress(f"{size / 1e6:,.0f} MB of rows")
             if ended or now - max(grown_at, counted_at) > max(QUIET_SECONDS, 10 * counting_seconds):
-                counted: int = ask("SELECT count(*) FROM user_logins")[0][0]
+                counted: int = ask(COUNT, OF_THE_STREAM)[0][0]
                 if counted >= rows:
                     return
                 counted_at = time.monotonic()

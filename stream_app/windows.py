@@ -52,6 +52,7 @@ class Window(Generic[RecordT]):
         self.offsets_without_record = 0
         """Of all chunks that were taken whole, since the window was made."""
         self._chunks: deque[Chunk[RecordT]] = deque()
+        self._is_left_for_bytes = False
 
     def add(self, chunk: Chunk[RecordT], now: float) -> None:
         """Take a chunk in at monotonic second ``now``."""
@@ -66,7 +67,7 @@ class Window(Generic[RecordT]):
         """Why the window must close at ``now``, or None."""
         if self.rows >= self.policy.rows:
             return Trigger.ROWS
-        if self.bytes >= self.policy.bytes:
+        if self.bytes >= self.policy.bytes or self._is_left_for_bytes:
             return Trigger.BYTES
         if self.due_at is not None and now >= self.due_at:
             return Trigger.SECONDS
@@ -91,10 +92,8 @@ class Window(Generic[RecordT]):
             rows, room = rows + len(records), room - size
             yield records, size
         self.oldest = self._chunks[0].next if self._chunks else None
-        if self.oldest is None:
-            self.due_at = None
-        else:
-            self.due_at = now + (self.policy.seconds if rows >= self.policy.rows else 0.0)
+        self.due_at = None if self.oldest is None else now + self.policy.seconds
+        self._is_left_for_bytes = self.oldest is not None and rows < self.policy.rows
 
     def _slice(
         self,
@@ -130,3 +129,4 @@ class Window(Generic[RecordT]):
         self._chunks.clear()
         self.rows = self.bytes = 0
         self.due_at = self.oldest = None
+        self._is_left_for_bytes = False

@@ -10,7 +10,8 @@ from itertools import islice
 import pytest
 
 from benchmarks.feeder import at_rate, endless_messages
-from benchmarks.filling import MESSAGES_PER_MS, each_twice, login_messages
+from benchmarks.filling import MESSAGES_PER_MS, each_twice, login_messages, with_dead_letters
+from benchmarks.growth import cases
 from benchmarks.handover import longest_standstill
 from benchmarks.latency import delays
 from benchmarks.limits import parts
@@ -108,6 +109,21 @@ def test_each_message_comes_twice_some_messages_apart() -> None:
     assert all(twice.count(message) == 2 for message in messages)
     first = messages[0]
     assert [number for number, message in enumerate(twice) if message == first] == [0, 4]
+
+
+def test_one_message_in_so_many_is_of_another_kind() -> None:
+    messages = list(login_messages(10))
+    mixed = list(with_dead_letters(messages, 4))
+    assert [place for place, message in enumerate(mixed) if message != messages[place]] == [3, 7]
+    assert "user_id" not in mixed[3].body
+
+
+def test_each_case_of_growth_knows_how_many_rows_its_messages_make() -> None:
+    for case in cases(1_000):
+        messages = list(case.messages(1_000))
+        assert len(messages) == 1_000
+        rows = {message.message_id for message in messages if "user_id" in message.body}
+        assert len(rows) == case.rows(1_000), case.name
 
 
 def test_endless_messages_never_repeat_an_id() -> None:

@@ -77,10 +77,10 @@ def test_no_more_is_taken_than_fits_and_the_rest_is_due_at_once() -> None:
     it = window(rows=100, bytes_max=3 * each)
     it.add(chunk(records(7, 1_000)), now=0)
     assert take(it, now=1.0) == [0, 1, 2]
-    assert it.due(1.0) is Trigger.SECONDS
+    assert it.due(1.0) is Trigger.BYTES
     assert take(it, bytes_max=2 * each) == [3, 4], "the bound that is less"
     assert take(it) == [5, 6]
-    assert (it.due_at, it.oldest) == (None, None)
+    assert (it.due(9e9), it.oldest) == (None, None)
 
 
 def test_packed_bytes_close_it_too() -> None:
