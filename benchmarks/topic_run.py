@@ -37,18 +37,19 @@ QUANTITIES = (
 
 OF_THE_STREAM = {"sent_from": SENT_AT_MS / 1000}
 """Rows that were in the table before are older."""
-COUNT = "SELECT count(*) FROM user_logins WHERE sent_at >= to_timestamp(%(sent_from)s)"
+COUNT = "SELECT count(*) FROM user_logins WHERE sent_at IS NULL OR sent_at >= to_timestamp(%(sent_from)s)"
 COMMITS = """
     SELECT at, rows FROM (
         SELECT extract(epoch FROM pg_xact_commit_timestamp(xid))::float8 AS at, rows
         FROM (
-            SELECT xmin AS xid, count(*) AS rows FROM user_logins WHERE sent_at >= to_timestamp(%(sent_from)s) GROUP BY xmin
+            SELECT xmin AS xid, count(*) AS rows FROM user_logins
+            WHERE sent_at IS NULL OR sent_at >= to_timestamp(%(sent_from)s) GROUP BY xmin
         ) AS transactions
     ) AS timed WHERE at >= %(since)s ORDER BY at
 """
 UNMASKED = """
     SELECT count(*) FROM user_logins
-    WHERE sent_at >= to_timestamp(%(sent_from)s) AND (
+    WHERE (sent_at IS NULL OR sent_at >= to_timestamp(%(sent_from)s)) AND (
         masked_ip IS NULL OR masked_ip ~ '[.:]' OR masked_device_id IS NULL OR masked_device_id ~ '^[0-9]+-[0-9]+-[0-9]+$'
     )
 """
