@@ -63,7 +63,7 @@ class BridgeMetrics:
         )
         self.oldest_message = Gauge(
             "bridge_oldest_message_timestamp_seconds",
-            "Sent at of the oldest message that the bridge holds; 0 when it holds none.",
+            "Sent at of the oldest message that the bridge holds and Kafka has not acknowledged; 0 when there is none.",
             registry=registry,
         )
         self.unacknowledged = Gauge(
@@ -89,7 +89,12 @@ class BridgeMetrics:
         )
         ready = Gauge("bridge_ready", "1 while the dependency works.", ["dependency"], registry=registry)
         self.ready = {name: ready.labels(name) for name in ("sqs", "kafka")}
-        deleted = Counter("bridge_messages_deleted", "Deletes of forwarded messages.", ["result"], registry=registry)
+        deleted = Counter(
+            "bridge_messages_deleted",
+            "Deletes of forwarded messages, each try, as SQS answered it; a request that failed as a whole counts none.",
+            ["result"],
+            registry=registry,
+        )
         self.deleted = {result: deleted.labels(result) for result in ENTRY_RESULTS}
         extensions = Counter(
             "bridge_visibility_extensions", "Messages whose visibility was extended.", ["result"], registry=registry

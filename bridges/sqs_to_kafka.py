@@ -120,10 +120,14 @@ class SqsToKafka:
         )
 
     def _oldest_sent_at(self) -> float:
-        """Seconds since the epoch; 0 when nothing is held. Looks at all that is held: for whoever asks every few seconds."""
+        """Seconds since the epoch; 0 when nothing waits for Kafka. Looks at all that is held: for whoever asks every few seconds.
+
+        What Kafka has acknowledged and SQS has not deleted is a record already, and late only if the workers are.
+        """
         with self.held:
             held = self.receipts.held()
-        return min((int(message.sent_at) for message in held if message.sent_at is not None), default=0) / 1_000
+        waiting = (int(message.sent_at) for message in held if message.sent_at is not None and not message.acknowledged)
+        return min(waiting, default=0) / 1_000
 
     @property
     def is_unfinished(self) -> bool:

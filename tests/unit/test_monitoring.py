@@ -313,7 +313,10 @@ def test_panels_that_the_runbook_names_exist() -> None:
 @pytest.mark.parametrize("name", sorted({alert["alert"] for alert in ALERTS}))
 def test_every_alert_has_a_series_that_fires_and_one_that_is_silent(name: str) -> None:
     expectations = [
-        bool(expected["exp_alerts"]) for test in RULE_TESTS for expected in test.get("alert_rule_test", ()) if expected["alertname"] == name
+        bool(expected["exp_alerts"])
+        for test in RULE_TESTS
+        for expected in test.get("alert_rule_test", ())
+        if expected["alertname"] == name
     ]
     assert True in expectations
     assert False in expectations or name == "Watchdog"

@@ -43,7 +43,8 @@ def _sqs(board: Dashboard) -> None:
             *quantiles("bridge_queue_delay_seconds", BRIDGE, of="messages, in the queue")[:2],
             unit="s",
             width=8,
-            description="The oldest that a bridge holds, and how long messages had waited in the queue when they were received.",
+            description="The oldest that a bridge holds and Kafka has not acknowledged, and how long messages had waited in the "
+            "queue when they were received.",
         )
     )
     board.with_panel(
@@ -61,8 +62,8 @@ def _sqs(board: Dashboard) -> None:
             ),
             unit="mps",
             width=8,
-            description="Received and not forwarded: Kafka. Forwarded and not deleted: rights or receipts, and the messages come "
-            "again.",
+            description="Received and not forwarded: Kafka. Forwarded and not deleted: rights or receipts; the bridge fills up and "
+            "receives no more.",
         )
     )
     board.with_panel(
