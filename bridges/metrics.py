@@ -52,6 +52,11 @@ class BridgeMetrics:
         self.in_flight = Gauge("bridge_in_flight_messages", "Messages received and not yet deleted.", registry=registry)
         self.in_flight_bytes = Gauge("bridge_in_flight_bytes", "Bytes of their bodies.", registry=registry)
         self.receivers_active = Gauge("bridge_receivers_active", "Receivers that may ask SQS at the moment.", registry=registry)
+        self.receivers_asking = Gauge(
+            "bridge_receivers_asking",
+            "Receivers that have asked SQS and have no answer yet, tries again included; 0 while there is no room, or no Kafka.",
+            registry=registry,
+        )
         self.queue_visible = Gauge(
             "bridge_queue_visible_messages", "Messages that wait in the queue, as SQS estimates.", registry=registry
         )
@@ -87,7 +92,7 @@ class BridgeMetrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-        ready = Gauge("bridge_ready", "1 while the dependency works.", ["dependency"], registry=registry)
+        ready = Gauge("bridge_ready", "1 until the dependency fails, and while it works.", ["dependency"], registry=registry)
         self.ready = {name: ready.labels(name) for name in ("sqs", "kafka")}
         deleted = Counter(
             "bridge_messages_deleted",
@@ -122,9 +127,11 @@ class BridgeMetrics:
 
     def watch(
         self,
+        *,
         messages: Callable[[], float],
         size: Callable[[], float],
         receivers: Callable[[], float],
+        asking: Callable[[], float],
         oldest: Callable[[], float],
         unacknowledged: Callable[[], float],
     ) -> None:
@@ -132,5 +139,6 @@ class BridgeMetrics:
         self.in_flight.set_function(messages)
         self.in_flight_bytes.set_function(size)
         self.receivers_active.set_function(receivers)
+        self.receivers_asking.set_function(asking)
         self.oldest_message.set_function(oldest)
         self.unacknowledged.set_function(unacknowledged)

@@ -2,8 +2,8 @@
 
 Promise: lag in records and seconds of every partition, also while no worker lives. It holds because it asks what cannot lie: the
 position in Postgres, the log's ends in Kafka, and the record at the position for the time when it was sent. While one of the two is
-away, what it said last stands: without Postgres no position moves, and without Kafka the oldest record that waits grows older. It can't
-tell whether that one is away from all or from the monitor alone, so the rules then prefer what the workers say.
+away, what it said last stands: without Postgres no position moves, and without Kafka the oldest record that waits grows older. It
+can't tell whether that one is away from all or from the monitor alone, so the rules then prefer what the workers say.
 """
 
 import time

@@ -43,6 +43,9 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
     with RunningBridge(tmp_path, queue, topic) as bridge:
         early = queue.send(logins(50))
         wait_for(queue.is_empty, "forwarding works")
+        polled = bridge.metric("bridge_last_poll_timestamp_seconds")
+        wait_for(lambda: bridge.metric("bridge_last_poll_timestamp_seconds") > polled, "an empty queue answers, too")
+        assert bridge.metric("bridge_receivers_asking") >= 1
         kafka.stop()
         try:
             late = queue.send(logins(200))
@@ -60,6 +63,7 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
             assert bridge.health("/readyz")[0] == 503
             assert bridge.health("/readyz")[1]["kafka"]["ok"] is False
             assert bridge.health("/livez")[0] == 200
+            assert bridge.metric("bridge_receivers_asking") == 0, "SQS is not what it waits for"
         finally:
             kafka.start()
         wait_for(queue.is_empty, "the rest is forwarded", 40)
@@ -294,6 +298,22 @@ def test_a_visibility_timeout_that_is_too_short_is_refused(elasticmq: ElasticMq,
 
 def test_a_start_without_kafka_waits_for_it_and_stops_when_told(queue: Queue, topic: Topic, tmp_path: Path) -> None:
     with RunningBridge(tmp_path, queue, topic, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as bridge:
-        assert bridge.health("/readyz")[0] == 503
+        wait_for(lambda: bridge.metric("bridge_ready", dependency="kafka") == 0, "Kafka was asked")
+        assert bridge.metric("bridge_ready", dependency="sqs") == 1, "it has answered"
+        assert bridge.metric("bridge_receivers_asking") == 0, "nothing is asked of SQS before Kafka is there"
+        status, says = bridge.health("/readyz")
+        assert (status, says["started"], says["sqs"]["ok"], says["kafka"]["ok"]) == (503, False, True, False)
         assert bridge.health("/livez")[0] == 200
         assert bridge.stop() < 3
+
+
+def test_a_start_without_sqs_waits_for_it_and_blames_nothing_else(queue: Queue, topic: Topic, tmp_path: Path) -> None:
+    with RunningBridge(tmp_path, queue, topic, endpoint_url="http://127.0.0.1:1") as bridge:
+        wait_for(lambda: bridge.metric("bridge_ready", dependency="sqs") == 0, "SQS was asked")
+        assert bridge.metric("bridge_ready", dependency="kafka") == 1, "it has not been asked"
+        assert bridge.metric("bridge_receivers_asking") == 1
+        assert bridge.metric("bridge_last_poll_timestamp_seconds") == 0
+        status, says = bridge.health("/readyz")
+        assert (status, says["started"], says["sqs"]["ok"], says["kafka"]["ok"]) == (503, False, False, True)
+        assert bridge.health("/livez")[0] == 200
+        assert bridge.stop() < 12

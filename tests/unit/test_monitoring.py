@@ -42,8 +42,7 @@ OURS = r"(?:bridge|stream|monitor|process|python)_[a-z_]+"
 OF_PROMETHEUS = {"up", "ALERTS"}
 
 NOT_SHOWN = {
-    "bridge_last_poll_timestamp_seconds": "for a look at /metrics: the rate of requests shows it over time",
-    "bridge_last_acknowledged_timestamp_seconds": "likewise: the rate of what is forwarded",
+    "bridge_last_acknowledged_timestamp_seconds": "for a look at /metrics: the rate of what is forwarded shows it over time",
     "stream_partition_log_end_offset": "the worker's own view; boards show the monitor's",
     "process_virtual_memory_bytes": "says nothing on Linux: resident memory is shown",
     "python_info": "the version of Python, for a look at /metrics",

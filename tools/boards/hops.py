@@ -115,10 +115,21 @@ def _sqs(board: Dashboard) -> None:
             Query(f"sum by (instance) (bridge_in_flight_messages{{{BRIDGE}}})", "{{instance}} received, not deleted"),
             Query(f"sum by (instance) (bridge_unacknowledged_messages{{{BRIDGE}}})", "{{instance}} not acknowledged by Kafka"),
             Query(f"sum by (instance) (bridge_receivers_active{{{BRIDGE}}})", "{{instance}} receivers"),
+            Query(f"sum by (instance) (bridge_receivers_asking{{{BRIDGE}}})", "{{instance}} receivers that have asked SQS"),
             unit="short",
-            width=12,
+            width=8,
             description="Receiving waits at BRIDGE_IN_FLIGHT_MESSAGES_MAX. Receivers grow with the load, one while the queue is "
-            "empty.",
+            "empty; none asks while the bridge is full or Kafka away.",
+        )
+    )
+    board.with_panel(
+        graph(
+            "How long ago did SQS answer?",
+            Query(f"time() - (bridge_last_poll_timestamp_seconds{{{BRIDGE}}} > 0)", "{{instance}}"),
+            unit="s",
+            width=8,
+            description="The last answer to a receive, with messages or without. It grows while SQS does not answer, and while the "
+            "bridge does not ask: it is full, or Kafka is away. No line: it has had no answer since its start.",
         )
     )
     board.with_panel(
@@ -126,6 +137,7 @@ def _sqs(board: Dashboard) -> None:
             "Does the bridge reach both sides?",
             Query(f"bridge_ready{{{BRIDGE}}}", "{{instance}}: {{dependency}}"),
             names=ANSWERS,
+            width=8,
             description="Whether each dependency answers.",
         )
     )
