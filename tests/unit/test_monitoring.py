@@ -66,6 +66,7 @@ def registries() -> list[CollectorRegistry]:
         monitor.next_offset,
         monitor.lag_records,
         monitor.lag_seconds,
+        monitor.kept_seconds,
     ):
         gauge.labels("logins", "0")
     monitor.table_bytes.labels("user_logins")

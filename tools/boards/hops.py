@@ -191,13 +191,13 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How near is loss?",
-            Query("pipeline:lag_seconds:max / on () max(monitor_topic_retention_seconds > 0)", "topic"),
+            Query("pipeline:kept_seconds:max / on () max(monitor_topic_retention_seconds > 0)", "topic"),
             Query("pipeline:held_seconds:max / on () max(bridge_queue_retention_seconds)", "queue"),
             unit="percentunit",
             width=8,
             limit=0.5,
             top=1,
-            description="Age of the oldest that waits, as a share of how long it is kept. At 100 % it is removed unread.",
+            description="Age of the oldest that waits there, as a share of how long it is kept. At 100 % it is removed unread.",
         )
     )
     board.with_panel(
