@@ -322,20 +322,42 @@ def test_every_alert_has_a_series_that_fires_and_one_that_is_silent(name: str) -
     assert False in expectations or name == "Watchdog"
 
 
-def test_thresholds_of_the_overview_are_the_default_objective() -> None:
+def test_lateness_is_measured_by_the_setting_and_where_nobody_tells_it_by_its_default() -> None:
+    """No panel has a number of seconds of its own: FRESHNESS_OBJECTIVE_SECONDS may be another."""
     from stream_app.monitor.settings import MonitorSettings  # noqa: PLC0415
 
-    objective = MonitorSettings.model_fields["freshness_objective_seconds"].default
-    limits = [
+    steps = [
         step["value"]
-        for panel in panels(PROJECT / "grafana" / "dashboards" / "overview.json")
+        for board in BOARDS
+        for panel in panels(board)
         if panel["fieldConfig"]["defaults"]["unit"] == "s"
         for step in panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", [])
-        if step["value"] is not None
     ]
-    assert set(limits) == {objective}
-    (late,) = (rule["expr"] for rule in RULES if rule.get("record") == "pipeline:late:bool")
-    assert f"vector({objective})" in late
+    assert set(steps) <= {None}
+    (objective,) = (rule["expr"] for rule in RULES if rule.get("record") == "pipeline:freshness_objective:seconds")
+    assert objective.endswith(f" or vector({MonitorSettings.model_fields['freshness_objective_seconds'].default})")
+
+
+def around(expression: str, place: int) -> list[str]:
+    """The functions and aggregations that this place of an expression stands in."""
+    opened: list[str] = []
+    for index, character in enumerate(expression[:place]):
+        if character == "(":
+            word = re.search(r"(\w+)(?:\s+by\s*\([^()]*\))?\s*$", expression[:index])
+            opened.append(word[1] if word else "")
+        elif character == ")":
+            opened.pop()
+    return opened
+
+
+def test_two_monitors_show_what_one_shows() -> None:
+    """Each tells the same of Kafka and Postgres: of their series the greatest is taken before anything counts or sums them."""
+    assert around("sum(max by (field) (increase(a[1h])) + b)", 30) == ["sum", "max", "increase"]
+    of_each_one = {"monitor_ready", "monitor_build_info", "monitor_look_timestamp_seconds"}
+    for expression in set(all_expressions()):
+        for found in re.finditer(r"\bmonitor_[a-z_]+", expression):
+            if found[0] not in of_each_one:
+                assert {"max", "label_values"} & set(around(expression, found.start())), expression
 
 
 # How it is wired

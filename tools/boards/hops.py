@@ -180,8 +180,14 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "Into and out of each partition",
-            Query(f"deriv(monitor_partition_log_end_offset{{{PARTITION}}}[$__rate_interval])", "into {{partition}}"),
-            Query(f"deriv(monitor_partition_next_offset{{{PARTITION}}}[$__rate_interval])", "out of {{partition}}"),
+            Query(
+                f"max by (partition) (deriv(monitor_partition_log_end_offset{{{PARTITION}}}[$__rate_interval]))",
+                "into {{partition}}",
+            ),
+            Query(
+                f"max by (partition) (deriv(monitor_partition_next_offset{{{PARTITION}}}[$__rate_interval]))",
+                "out of {{partition}}",
+            ),
             unit="recps",
             width=8,
             description="How fast its log grows and how fast its position moves. One that gets much more than others has a hot "
@@ -222,7 +228,8 @@ def _kafka(board: Dashboard) -> None:
         graph(
             "What does a partition's log hold?",
             Query(
-                f"monitor_partition_log_end_offset{{{PARTITION}}} - monitor_partition_log_start_offset{{{PARTITION}}}",
+                f"max by (partition) (monitor_partition_log_end_offset{{{PARTITION}}}"
+                f" - monitor_partition_log_start_offset{{{PARTITION}}})",
                 "partition {{partition}}",
             ),
             unit="short",
@@ -417,7 +424,7 @@ def _postgres(board: Dashboard) -> None:
         graph(
             "Connections",
             Query(f"stream_database_connections{{{WORKER}}}", "{{instance}}"),
-            Query("monitor_database_sessions", "all clients of the server"),
+            Query("max(monitor_database_sessions)", "all clients of the server"),
             unit="short",
             description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most.",
         )
