@@ -11,7 +11,9 @@ import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from grafana_foundation_sdk.models import units
+from grafana_foundation_sdk.models.dashboard import Dashboard, VariableRefresh
+from grafana_types import type_faults
 from prometheus_client import CollectorRegistry
 
 from bridges.metrics import BridgeMetrics
@@ -156,6 +158,13 @@ def test_every_recorded_expression_is_asked_for() -> None:
     assert {name for name in RECORDED if not re.search(rf"(?<![\w:]){name}(?![\w:])", expressions)} == set()
 
 
+@pytest.mark.parametrize("expression", sorted(set(all_expressions())))
+def test_what_other_jobs_have_too_is_asked_for_by_job(expression: str) -> None:
+    """Our own names say whose they are; ``up`` and ``process_...`` any program has: dashboard-linter's target-job-rule."""
+    for name, matchers in re.findall(r"(?<![\w:])(up|process_[a-z_]+|python_[a-z_]+)\b(?![:(])(?:{([^}]*)})?", expression):
+        assert re.search(r'\bjob=~?"', matchers), name
+
+
 # Boards
 
 
@@ -198,6 +207,7 @@ def test_a_board_is_provisioned_without_a_hand(board: Path) -> None:
     source, *choices = it["templating"]["list"]
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
     assert [variable["datasource"]["uid"] for variable in choices] == ["${datasource}"] * len(choices)
+    assert [variable["refresh"] for variable in choices] == [VariableRefresh.ON_TIME_RANGE_CHANGED.value] * len(choices)
     assert [panel["id"] for panel in it["panels"]] == list(range(1, len(it["panels"]) + 1))
     used = set(re.findall(r"\$(\w+)", "\n".join(board_queries(board)))) - {"__rate_interval", "__range"}
     assert used == {variable["name"] for variable in choices}
@@ -214,10 +224,47 @@ def test_a_board_holds_nothing_that_grafanas_own_model_does_not_know(board: Path
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_every_value_of_a_board_is_of_the_type_that_grafanas_schema_gives_it(board: Path) -> None:
+    assert type_faults(content(board)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        ("editable", "false"),
+        ("panels/0/gridPos/w", "wide"),
+        ("panels/0/fieldConfig/defaults/unit", 5),
+        ("panels/0/options/colorMode", "rainbow"),
+        ("panels/0/targets/0/expr", ["up"]),
+        ("panels/0/targets/0/format", "tabel"),
+        ("panels/8/fieldConfig/defaults/custom/lineWidth", "thin"),
+        ("panels/8/options/legend/placement", "left"),
+        ("panels/13/transformations/0/id", 7),
+        ("templating/list/0/hide", True),
+    ],
+)
+def test_a_value_of_another_type_is_found(place: str, wrong: Any) -> None:
+    spoilt = content(PROJECT / "grafana" / "dashboards" / "overview.json")
+    *path, last = place.split("/")
+    holder: Any = spoilt
+    for step in path:
+        holder = holder[int(step) if isinstance(holder, list) else step]
+    holder[last] = wrong
+    assert [repr(wrong) in fault for fault in type_faults(spoilt)] == [True]
+
+
+def test_units_are_grafanas_own() -> None:
+    """One that it does not know it shows as text behind the number: dashboard-linter's panel-units-rule."""
+    known = {unit for unit in vars(units).values() if isinstance(unit, str)}
+    assert {panel["fieldConfig"]["defaults"]["unit"] for board in BOARDS for panel in panels(board)} <= known
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
 def test_a_panel_says_what_it_shows_and_in_which_unit(board: Path) -> None:
     titles = [panel["title"] for panel in panels(board)]
     assert len(titles) == len(set(titles))
     for panel in panels(board):
+        assert panel["targets"], panel["title"]
         assert re.fullmatch(r"[A-Z][^.!]*", panel["title"])
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
