@@ -97,6 +97,29 @@ def test_a_message_whose_bridge_is_killed_before_the_delete_comes_again_with_the
     assert len({(record.message_id, record.key, record.partition, record.value) for record in records}) == 7
 
 
+def test_a_bridge_that_may_not_delete_fills_up_and_shows_what_its_alert_goes_by(
+    queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path
+) -> None:
+    """It neither receives nor forwards any more, no message counts as deleted in any way, and none is late: Kafka has all of them."""
+    proxy.rules.append(lambda request: error(403, "AccessDenied") if request.operation == "DeleteMessageBatch" else None)
+    queue.send(logins(300))
+    with RunningBridge(
+        tmp_path, queue, topic, endpoint_url=proxy.endpoint_url, BRIDGE_IN_FLIGHT_MESSAGES_MAX="100", BRIDGE_RECEIVERS="2"
+    ) as bridge:
+        wait_for(lambda: bridge.metric("bridge_messages_forwarded_total") > 90, "it is full")
+        wait_for(lambda: bridge.metric("bridge_receivers_asking") == 0, "it asks for no more")
+        refused = bridge.metric("bridge_sqs_requests_total", operation="DeleteMessageBatch", result="refused")
+        wait_for(
+            lambda: bridge.metric("bridge_sqs_requests_total", operation="DeleteMessageBatch", result="refused") > refused,
+            "it tries again",
+        )
+        assert bridge.metric("bridge_messages_forwarded_total") <= 100
+        assert bridge.metric("bridge_messages_deleted_total") == 0
+        assert bridge.metric("bridge_oldest_message_timestamp_seconds") == 0
+        proxy.rules.clear()
+        wait_for(queue.is_empty, "the right is there again", 60)
+
+
 def test_a_stop_under_load_is_quick_and_leaves_everything_forwarded_or_visible(
     queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path
 ) -> None:
