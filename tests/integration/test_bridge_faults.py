@@ -100,7 +100,7 @@ def test_a_message_whose_bridge_is_killed_before_the_delete_comes_again_with_the
 def test_a_bridge_that_may_not_delete_fills_up_and_shows_what_its_alert_goes_by(
     queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path
 ) -> None:
-    """It neither receives nor forwards any more, no message counts as deleted in any way, and none is late: Kafka has all of them."""
+    """It neither receives nor forwards any more, no message counts as deleted in any way, and none is late: Kafka has them all."""
     proxy.rules.append(lambda request: error(403, "AccessDenied") if request.operation == "DeleteMessageBatch" else None)
     queue.send(logins(300))
     with RunningBridge(
