@@ -60,7 +60,7 @@ soak: install ## faults by chance under load for MINUTES=NUMBER, SEED=NUMBER as 
 	PYTHONPATH=tests $(BIN)/python -m crash soak --minutes '$(or $(MINUTES),10)'$(if $(SEED), --seed '$(SEED)')
 
 .PHONY: alerts
-alerts: install ## breaks workers, the bridge, Postgres and the input, and waits for the right alerts on a real Prometheus; minutes
+alerts: install ## breaks workers, the bridge, SQS, Postgres and the input, and waits for the right alerts on a real Prometheus; minutes
 	ALERTS_WHOLE=1 $(BIN)/python -m pytest -s tests/monitoring/test_live_monitoring.py -k alert_fires
 
 .PHONY: bench

@@ -9,7 +9,7 @@ import structlog
 from bridges.metrics import BridgeMetrics
 from bridges.receipts import EXTEND_AT
 from bridges.settings import BridgeSettings
-from bridges.sqs_errors import QUEUE_ERRORS, QueueRetryableError
+from bridges.sqs_errors import QUEUE_ERRORS
 from bridges.sqs_queue import QueueAttributes, SqsQueue
 from bridges.sqs_to_kafka import SqsToKafka
 from bridges.step_threads import Beat, StepThreads
@@ -70,27 +70,23 @@ class Bridge:
     def readyz(self) -> Health:
         """503 while something is waited for: it is named."""
         started = self._forwarding.producer is not None
-        details = {}
-        for dependency in (self._forwarding.sqs, self._forwarding.kafka):
-            details[dependency.name] = {"ok": started and dependency.works, "code": dependency.code}
-        return Health(started and all(detail["ok"] for detail in details.values()), details)
+        both = (self._forwarding.sqs, self._forwarding.kafka)
+        details = {dependency.name: {"ok": dependency.works, "code": dependency.code} for dependency in both}
+        return Health(started and all(dependency.works for dependency in both), {"started": started, **details})
 
     def _start(self, beat: Beat) -> None:
         """Wait for SQS and Kafka, then start the threads."""
         settings, forwarding = self._settings, self._forwarding
-        stopping = forwarding.stopping
         try:
-            attributes = forwarding.sqs.repeat(self._queue.attributes, (QueueRetryableError,), stopping, beat)
+            attributes = forwarding.ask_attributes(beat)
             self._check(attributes)
-            created = forwarding.kafka.repeat(lambda: ensure_topic(settings), (RetryableError,), stopping, beat)
+            created = forwarding.kafka.repeat(lambda: ensure_topic(settings), (RetryableError,), forwarding.stopping, beat)
         except RetryableError:  # only when stopping
             return
         produce_timeout = min(settings.bridge_produce_timeout_seconds, attributes.visibility_seconds * EXTEND_AT)
         if produce_timeout < settings.bridge_produce_timeout_seconds:
             _log.warning("produce_timeout_shortened", seconds=produce_timeout, visibility_seconds=attributes.visibility_seconds)
         forwarding.connect(settings, produce_timeout)
-        self._metrics.ready["sqs"].set(1)
-        self._metrics.ready["kafka"].set(1)
         for name, body in forwarding.thread_bodies(settings.bridge_receivers).items():
             self._threads.start(name, body)
         self._threads.start("watch", self._watch)

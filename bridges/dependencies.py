@@ -37,6 +37,7 @@ class Dependency:
         self._outage = Outage()
         self._lock = Lock()
         self._ready = metrics.ready[name]
+        self._ready.set(1)  # until it fails: what has not been asked yet is nobody's trouble
         self._backoffs = metrics.backoffs[name]
         self._on_change = on_change
         self._monotonic = monotonic

@@ -15,7 +15,8 @@ class Intake:
         self._receivers = receivers
         self._messages_max = messages_max
         self._bytes_max = bytes_max
-        self._asking = 0
+        self.asking = 0
+        """Those that have asked and have no answer yet."""
         self.active = 1
         """Receivers that may ask: those with a lower index."""
 
@@ -23,17 +24,17 @@ class Intake:
         """Whether the receiver ``index`` may ask while ``messages`` with ``size`` bytes are in flight."""
         return (
             index < self.active
-            and messages + (self._asking + 1) * RECEIVE_MESSAGES_MAX <= self._messages_max
+            and messages + (self.asking + 1) * RECEIVE_MESSAGES_MAX <= self._messages_max
             and size < self._bytes_max
         )
 
     def asked(self) -> None:
         """A receiver has begun to ask."""
-        self._asking += 1
+        self.asking += 1
 
     def answered(self, messages: int | None) -> None:
         """It has its answer, and what it brought is in flight now; None: the request failed."""
-        self._asking -= 1
+        self.asking -= 1
         if messages:
             self.active = min(self.active + 1, self._receivers)
         elif messages == 0:

@@ -52,6 +52,11 @@ class BridgeMetrics:
         self.in_flight = Gauge("bridge_in_flight_messages", "Messages received and not yet deleted.", registry=registry)
         self.in_flight_bytes = Gauge("bridge_in_flight_bytes", "Bytes of their bodies.", registry=registry)
         self.receivers_active = Gauge("bridge_receivers_active", "Receivers that may ask SQS at the moment.", registry=registry)
+        self.receivers_asking = Gauge(
+            "bridge_receivers_asking",
+            "Receivers that have asked SQS and have no answer yet, tries again included; 0 while there is no room, or no Kafka.",
+            registry=registry,
+        )
         self.queue_visible = Gauge(
             "bridge_queue_visible_messages", "Messages that wait in the queue, as SQS estimates.", registry=registry
         )
@@ -63,7 +68,7 @@ class BridgeMetrics:
         )
         self.oldest_message = Gauge(
             "bridge_oldest_message_timestamp_seconds",
-            "Sent at of the oldest message that the bridge holds; 0 when it holds none.",
+            "Sent at of the oldest message that the bridge holds and Kafka has not acknowledged; 0 when there is none.",
             registry=registry,
         )
         self.unacknowledged = Gauge(
@@ -87,9 +92,14 @@ class BridgeMetrics:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-        ready = Gauge("bridge_ready", "1 while the dependency works.", ["dependency"], registry=registry)
+        ready = Gauge("bridge_ready", "1 until the dependency fails, and while it works.", ["dependency"], registry=registry)
         self.ready = {name: ready.labels(name) for name in ("sqs", "kafka")}
-        deleted = Counter("bridge_messages_deleted", "Deletes of forwarded messages.", ["result"], registry=registry)
+        deleted = Counter(
+            "bridge_messages_deleted",
+            "Deletes of forwarded messages, each try, as SQS answered it; a request that failed as a whole counts none.",
+            ["result"],
+            registry=registry,
+        )
         self.deleted = {result: deleted.labels(result) for result in ENTRY_RESULTS}
         extensions = Counter(
             "bridge_visibility_extensions", "Messages whose visibility was extended.", ["result"], registry=registry
@@ -117,9 +127,11 @@ class BridgeMetrics:
 
     def watch(
         self,
+        *,
         messages: Callable[[], float],
         size: Callable[[], float],
         receivers: Callable[[], float],
+        asking: Callable[[], float],
         oldest: Callable[[], float],
         unacknowledged: Callable[[], float],
     ) -> None:
@@ -127,5 +139,6 @@ class BridgeMetrics:
         self.in_flight.set_function(messages)
         self.in_flight_bytes.set_function(size)
         self.receivers_active.set_function(receivers)
+        self.receivers_asking.set_function(asking)
         self.oldest_message.set_function(oldest)
         self.unacknowledged.set_function(unacknowledged)

@@ -31,8 +31,8 @@ from bridges.message_groups import MessageGroups
 from bridges.metrics import BridgeMetrics
 from bridges.receipts import Receipts
 from bridges.settings import BridgeSettings
-from bridges.sqs_errors import QUEUE_ERRORS
-from bridges.sqs_queue import Answer, SqsQueue
+from bridges.sqs_errors import QUEUE_ERRORS, QueueRetryableError
+from bridges.sqs_queue import Answer, QueueAttributes, SqsQueue
 from bridges.step_threads import Beat
 from bridges.visibility import Visibility
 
@@ -105,6 +105,7 @@ class SqsToKafka:
             messages=lambda: len(self.receipts),
             size=lambda: self.receipts.bytes,
             receivers=lambda: self._intake.active,
+            asking=lambda: self._intake.asking,
             oldest=self._oldest_sent_at,
             unacknowledged=lambda: 0 if self.producer is None else len(self.producer),
         )
@@ -120,10 +121,14 @@ class SqsToKafka:
         )
 
     def _oldest_sent_at(self) -> float:
-        """Seconds since the epoch; 0 when nothing is held. Looks at all that is held: for whoever asks every few seconds."""
+        """Seconds since the epoch; 0 when nothing waits for Kafka. Looks at all that is held: for whoever asks every few seconds.
+
+        What Kafka has acknowledged and SQS has not deleted is a record already, and late only if the workers are.
+        """
         with self.held:
             held = self.receipts.held()
-        return min((int(message.sent_at) for message in held if message.sent_at is not None), default=0) / 1_000
+        waiting = (int(message.sent_at) for message in held if message.sent_at is not None and not message.acknowledged)
+        return min(waiting, default=0) / 1_000
 
     @property
     def is_unfinished(self) -> bool:
@@ -137,6 +142,18 @@ class SqsToKafka:
     def waits_for_kafka(self) -> bool:
         """Whether something is in Kafka's hands, or will be: its outcome will tell how Kafka does."""
         return bool(self._repeats) or (self.producer is not None and len(self.producer) > 0)
+
+    # The thread that starts the others
+
+    def ask_attributes(self, beat: Beat) -> QueueAttributes:
+        """The queue's attributes, asked for until SQS answers: the first that is asked of it. Raises QueueRefusedError."""
+        with self.held:
+            self._intake.asked()  # so that a bridge that gets no further is known to wait for SQS
+        try:
+            return self.sqs.repeat(self._queue.attributes, (QueueRetryableError,), self.stopping, beat)
+        finally:
+            with self.held:
+                self._intake.answered(None)
 
     # The receivers' threads
 

@@ -4,24 +4,40 @@
 although all that it needs answers; the consumer group has told nothing for a while although Kafka answers. Postgres or Kafka being
 away is no reason: a restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being
 waited for.
+
+A partition with records in hand that does not move is soon known for stuck. One with nothing in hand may be right: offsets below
+its log's end may all be control records, which nobody delivers. So it counts as stalled only when the log has grown since it was
+first seen behind, and longer ago than it takes to be read again: then a record ought to have come. (Transactions that are taken
+back grow the log, too. Whoever writes nothing else into a partition has its worker restarted again and again, and no record is
+late.) A claim that does not end counts likewise. What waits for a person, for another worker's claim, or for room in memory does
+not.
 """
 
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline.errors import PipelineError
 from pipeline.operations import Health
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.partition_writer import State
 from stream_app.partitions import Partitions
+from stream_app.positions import Partition
 
 LOOP_STUCK_SECONDS = 60.0
+LOOP_LATE_SECONDS = 10.0
+"""From then on the worker is not ready: it does nothing, though a restart is not called for yet."""
+
 CONSUMER_STUCK_SECONDS = 120.0
 """More than a question to Kafka may take."""
 
 PARTITION_STUCK_SECONDS = 300.0
 """More than the longest that a write may take that is tried again, with its pauses."""
+
+PARTITION_STALLED_SECONDS = 900.0
+"""Long enough for the partition to be read again three times (stall_guard.py), which mends what can be mended without a restart."""
 
 ASSIGNMENT_MISSING_SECONDS = 300.0
 """More than a rebalance may take in which every worker writes what it holds."""
@@ -29,6 +45,16 @@ ASSIGNMENT_MISSING_SECONDS = 300.0
 BEAT_SECONDS = 1.0
 
 Dependency = Literal["kafka", "postgres"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """A partition with nothing in hand below its log's end, as it was first seen there."""
+
+    next_offset: int
+    log_end_offset: int
+    grown_since: float | None = None
+    """When the log was first seen to have grown since."""
 
 
 class WorkerHealth:
@@ -41,6 +67,8 @@ class WorkerHealth:
         self._beat_at = monotonic()
         self._away: dict[str, str] = {}
         self._moved: dict[tuple[str, int], tuple[int | None, float]] = {}  # where each partition was seen first, and when
+        self._behind: dict[tuple[str, int], _Behind] = {}
+        self._claims_since: dict[tuple[str, int], float] = {}
         self._assigned_at = monotonic()
         self._consumer_moved_at: float | None = None
         self.starting = True
@@ -77,10 +105,32 @@ class WorkerHealth:
             self._assigned_at = now
         before = {} if self._away else self._moved
         self._moved = {}
-        for state in self._partitions.gauges():
+        gauges = self._partitions.gauges()
+        for state in gauges:
             where, seen = (state.topic, state.partition), (state.next_offset, now)
             was = before.get(where, seen)
             self._moved[where] = was if _waits(state) and was[0] == state.next_offset else seen
+        self._look_for_stalled(gauges, now)
+
+    def _look_for_stalled(self, gauges: list[PartitionGauges], now: float) -> None:
+        behind, claims_since = ({}, {}) if self._away else (self._behind, self._claims_since)
+        states, memory_is_full = self._partitions.states(), self._partitions.memory_is_full
+        self._claims_since = {where: claims_since.get(where, now) for where, state in states.items() if state is State.CLAIMING}
+        found: dict[tuple[str, int], _Behind] = {}
+        for seen in gauges:
+            where, state = (seen.topic, seen.partition), states.get(Partition(seen.topic, seen.partition))
+            may_come = state is State.CLAIMING or (state is State.WRITING and not memory_is_full)
+            if not may_come or seen.buffered_records or seen.next_offset is None or seen.log_end_offset is None:
+                continue
+            if seen.log_end_offset <= seen.next_offset:
+                continue
+            was = behind.get(where)
+            if was is None or was.next_offset != seen.next_offset:
+                was = _Behind(seen.next_offset, seen.log_end_offset)
+            if was.grown_since is None and seen.log_end_offset > was.log_end_offset:
+                was = replace(was, grown_since=now)
+            found[where] = was
+        self._behind = found
 
     def livez(self) -> Health:
         """503 when only a restart can help."""
@@ -94,6 +144,11 @@ class WorkerHealth:
         ]
         if stuck:
             details["stuck_partitions"] = stuck
+        waits_since = {where: was.grown_since for where, was in self._behind.items() if was.grown_since is not None}
+        waits_since |= self._claims_since
+        stalled = [f"{topic}/{number}" for (topic, number), at in waits_since.items() if now - at >= PARTITION_STALLED_SECONDS]
+        if stalled:
+            details["stalled_partitions"] = stalled
         consumer_silent = 0.0 if self._consumer_moved_at is None else now - self._consumer_moved_at
         if consumer_silent >= CONSUMER_STUCK_SECONDS:
             details["consumer_silent_seconds"] = round(consumer_silent, 1)
@@ -105,6 +160,9 @@ class WorkerHealth:
     def readyz(self) -> Health:
         """503 while anything is waited for: it is named."""
         waiting_for: dict[str, str] = dict(self._away)
+        silent = self._monotonic() - self._beat_at
+        if silent >= LOOP_LATE_SECONDS:
+            waiting_for["event_loop"] = f"it has not moved for {silent:.0f} s"
         if self.starting:
             waiting_for.setdefault("start", "Kafka is asked for the topic")
         elif not self._partitions.assigned:

@@ -9,7 +9,7 @@ from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partition_ports import Budget, Log, Store
-from stream_app.partition_writer import PartitionWriter
+from stream_app.partition_writer import PartitionWriter, State
 from stream_app.positions import Partition
 from stream_app.windows import WindowPolicy
 
@@ -123,6 +123,15 @@ class Partitions:
     def gauges(self) -> list[PartitionGauges]:
         """What each partition shows."""
         return [writer.gauges() for writer in list(self._writers.values())]
+
+    def states(self) -> dict[Partition, State]:
+        """What each partition is doing."""
+        return {writer.partition: writer.state for writer in list(self._writers.values())}
+
+    @property
+    def memory_is_full(self) -> bool:
+        """Whether fetching waits for writing, of whichever partition."""
+        return self._budget.exceeded
 
     def problems(self) -> dict[str, str]:
         """The partitions that do not write, and why."""

@@ -68,6 +68,11 @@ class MonitorMetrics:
             "Age of the oldest record in Kafka that is not in Postgres, since sent; 0 without one.",
             partition,
         )
+        self.kept_seconds = gauge(
+            "partition_kept_seconds",
+            "Age of that record in Kafka, by its timestamp there: retention goes by it; 0 without one.",
+            partition,
+        )
         self.topic_retention = gauge("topic_retention_seconds", "How long Kafka keeps a record; 0: for ever.")
         self.open_dead_letters = gauge("open_dead_letters", "Dead letters without a resolution.", ("reason",))
         self.reveals = RevealCounters()

@@ -2,7 +2,8 @@
 
 Promise: lag in records and seconds of every partition, also while no worker lives. It holds because it asks what cannot lie: the
 position in Postgres, the log's ends in Kafka, and the record at the position for the time when it was sent. While one of the two is
-away, what it said last stands: without Postgres no position moves, and without Kafka the oldest record that waits grows older.
+away, what it said last stands: without Postgres no position moves, and without Kafka the oldest record that waits grows older. It
+can't tell whether that one is away from all or from the monitor alone, so the rules then prefer what the workers say.
 """
 
 import time
@@ -16,7 +17,7 @@ from pipeline.operations import Health
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
-from stream_app.monitor.topic_log import TopicLog
+from stream_app.monitor.topic_log import Times, TopicLog
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Monitor:
         self._away: dict[str, str] = {}
         self._ranges: dict[int, tuple[int, int]] = {}
         self._positions: dict[int, int] = {}
-        self._oldest: dict[int, tuple[int, float]] = {}  # by partition: the offset that was looked at, when its record was sent
+        self._oldest: dict[int, tuple[int, Times]] = {}  # by partition: the offset that was looked at, and its record's times
         metrics.freshness_objective_seconds.set(settings.freshness_objective_seconds)
         metrics.freshness_objective_ratio.set(settings.freshness_objective_ratio)
 
@@ -113,8 +114,8 @@ class Monitor:
         }
         known = {partition: seen for partition, seen in self._oldest.items() if waiting.get(partition) == seen[0]}
         unknown = {partition: offset for partition, offset in waiting.items() if partition not in known}
-        found = self._log.sent_at(unknown) if unknown else {}
-        self._oldest = known | {partition: (unknown[partition], sent_at) for partition, sent_at in found.items()}
+        found = self._log.times(unknown) if unknown else {}
+        self._oldest = known | {partition: (unknown[partition], times) for partition, times in found.items()}
 
     def _position(self, partition: int) -> int:
         """Where the records begin that are not in Postgres: what retention removed is no lag, it is lost."""
@@ -130,4 +131,6 @@ class Monitor:
             metrics.log_end_offset.labels(*where).set(end)
             metrics.next_offset.labels(*where).set(self._positions.get(partition, start))
             metrics.lag_records.labels(*where).set(max(0, end - self._position(partition)) if waits else 0)
-            metrics.lag_seconds.labels(*where).set(max(0.0, now - self._oldest[partition][1]) if waits else 0)
+            times = self._oldest[partition][1] if waits else Times(now, now)
+            metrics.lag_seconds.labels(*where).set(max(0.0, now - times.sent_at))
+            metrics.kept_seconds.labels(*where).set(max(0.0, now - times.kept_since))

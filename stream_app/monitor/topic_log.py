@@ -1,8 +1,8 @@
-"""The topic as Kafka shows it to somebody who is in no consumer group: its ends, its retention, and when a record was sent."""
+"""The topic as Kafka shows it to somebody who is in no consumer group: its ends, its retention, and how old a record is."""
 
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined] # not in its __all__
@@ -13,6 +13,14 @@ from pipeline.settings import KafkaSettings
 
 REQUEST_SECONDS = 5.0
 _SENT_AT_DIGITS_MAX = 15
+
+
+class Times(NamedTuple):
+    """Of a record, in seconds since the epoch."""
+
+    sent_at: float
+    kept_since: float
+    """Its timestamp in Kafka, by which retention removes it: later by what it waited in SQS, be it days."""
 
 
 class TopicLog:
@@ -55,12 +63,12 @@ class TopicLog:
         milliseconds = float(_asked(lambda: futures[resource].result(REQUEST_SECONDS))["retention.ms"].value)
         return max(0.0, milliseconds / 1_000)
 
-    def sent_at(self, offsets: Mapping[int, int]) -> dict[int, float]:
-        """When the first record at or after each partition's offset was sent, in seconds since the epoch.
+    def times(self, offsets: Mapping[int, int]) -> dict[int, Times]:
+        """Those of the first record at or after each partition's offset.
 
         A partition is missing where none is: offsets that Kafka has may all be control records, which are no records to anybody.
         """
-        found: dict[int, float] = {}
+        found: dict[int, Times] = {}
         waiting = set(offsets)
         deadline = time.monotonic() + REQUEST_SECONDS
         self._consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()])
@@ -75,7 +83,7 @@ class TopicLog:
                 if partition in waiting:
                     waiting.discard(partition)
                     if error is None:
-                        found[partition] = _sent_at(message)
+                        found[partition] = _times(message)
                     self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         except KafkaException as error:
             raise _retryable(error) from error
@@ -108,10 +116,11 @@ def _retryable(error: KafkaException) -> RetryableError:
     return RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {error.args[0].name()}")
 
 
-def _sent_at(message: Message) -> float:
-    """As the worker reads it: the bridge's header, else the Kafka timestamp."""
+def _times(message: Message) -> Times:
+    """Sent at as the worker reads it: the bridge's header, else the Kafka timestamp."""
+    kept_since = max(0, message.timestamp()[1]) / 1_000
     headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     value = next((value for name, value in headers if name == HEADER_SENT_AT), None)
     if value is not None and value.isdigit() and len(value) <= _SENT_AT_DIGITS_MAX:
-        return int(value) / 1_000
-    return max(0, message.timestamp()[1]) / 1_000
+        return Times(int(value) / 1_000, kept_since)
+    return Times(kept_since, kept_since)

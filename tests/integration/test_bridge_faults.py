@@ -43,6 +43,9 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
     with RunningBridge(tmp_path, queue, topic) as bridge:
         early = queue.send(logins(50))
         wait_for(queue.is_empty, "forwarding works")
+        polled = bridge.metric("bridge_last_poll_timestamp_seconds")
+        wait_for(lambda: bridge.metric("bridge_last_poll_timestamp_seconds") > polled, "an empty queue answers, too")
+        assert bridge.metric("bridge_receivers_asking") >= 1
         kafka.stop()
         try:
             late = queue.send(logins(200))
@@ -60,6 +63,7 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
             assert bridge.health("/readyz")[0] == 503
             assert bridge.health("/readyz")[1]["kafka"]["ok"] is False
             assert bridge.health("/livez")[0] == 200
+            assert bridge.metric("bridge_receivers_asking") == 0, "SQS is not what it waits for"
         finally:
             kafka.start()
         wait_for(queue.is_empty, "the rest is forwarded", 40)
@@ -91,6 +95,29 @@ def test_a_message_whose_bridge_is_killed_before_the_delete_comes_again_with_the
     records = topic.records()
     assert sorted(record.message_id for record in records) == sorted(ids * 2)
     assert len({(record.message_id, record.key, record.partition, record.value) for record in records}) == 7
+
+
+def test_a_bridge_that_may_not_delete_fills_up_and_shows_what_its_alert_goes_by(
+    queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path
+) -> None:
+    """It neither receives nor forwards any more, no message counts as deleted in any way, and none is late: Kafka has them all."""
+    proxy.rules.append(lambda request: error(403, "AccessDenied") if request.operation == "DeleteMessageBatch" else None)
+    queue.send(logins(300))
+    with RunningBridge(
+        tmp_path, queue, topic, endpoint_url=proxy.endpoint_url, BRIDGE_IN_FLIGHT_MESSAGES_MAX="100", BRIDGE_RECEIVERS="2"
+    ) as bridge:
+        wait_for(lambda: bridge.metric("bridge_messages_forwarded_total") > 90, "it is full")
+        wait_for(lambda: bridge.metric("bridge_receivers_asking") == 0, "it asks for no more")
+        refused = bridge.metric("bridge_sqs_requests_total", operation="DeleteMessageBatch", result="refused")
+        wait_for(
+            lambda: bridge.metric("bridge_sqs_requests_total", operation="DeleteMessageBatch", result="refused") > refused,
+            "it tries again",
+        )
+        assert bridge.metric("bridge_messages_forwarded_total") <= 100
+        assert bridge.metric("bridge_messages_deleted_total") == 0
+        assert bridge.metric("bridge_oldest_message_timestamp_seconds") == 0
+        proxy.rules.clear()
+        wait_for(queue.is_empty, "the right is there again", 60)
 
 
 def test_a_stop_under_load_is_quick_and_leaves_everything_forwarded_or_visible(
@@ -294,6 +321,22 @@ def test_a_visibility_timeout_that_is_too_short_is_refused(elasticmq: ElasticMq,
 
 def test_a_start_without_kafka_waits_for_it_and_stops_when_told(queue: Queue, topic: Topic, tmp_path: Path) -> None:
     with RunningBridge(tmp_path, queue, topic, KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1") as bridge:
-        assert bridge.health("/readyz")[0] == 503
+        wait_for(lambda: bridge.metric("bridge_ready", dependency="kafka") == 0, "Kafka was asked")
+        assert bridge.metric("bridge_ready", dependency="sqs") == 1, "it has answered"
+        assert bridge.metric("bridge_receivers_asking") == 0, "nothing is asked of SQS before Kafka is there"
+        status, says = bridge.health("/readyz")
+        assert (status, says["started"], says["sqs"]["ok"], says["kafka"]["ok"]) == (503, False, True, False)
         assert bridge.health("/livez")[0] == 200
         assert bridge.stop() < 3
+
+
+def test_a_start_without_sqs_waits_for_it_and_blames_nothing_else(queue: Queue, topic: Topic, tmp_path: Path) -> None:
+    with RunningBridge(tmp_path, queue, topic, endpoint_url="http://127.0.0.1:1") as bridge:
+        wait_for(lambda: bridge.metric("bridge_ready", dependency="sqs") == 0, "SQS was asked")
+        assert bridge.metric("bridge_ready", dependency="kafka") == 1, "it has not been asked"
+        assert bridge.metric("bridge_receivers_asking") == 1
+        assert bridge.metric("bridge_last_poll_timestamp_seconds") == 0
+        status, says = bridge.health("/readyz")
+        assert (status, says["started"], says["sqs"]["ok"], says["kafka"]["ok"]) == (503, False, False, True)
+        assert bridge.health("/livez")[0] == 200
+        assert bridge.stop() < 12

@@ -127,6 +127,7 @@ def test_nobody_writes_and_the_lag_grows_from_when_the_oldest_record_was_sent(sc
     scene.look()
     assert scene.shown("lag_records") == 5
     assert scene.shown("lag_seconds") == pytest.approx(100, abs=10)
+    assert scene.shown("kept_seconds") < 10, "retention does not go by when it was sent"
     assert scene.shown("lag_seconds", 1) == 0
     scene.clock_ahead = HOUR
     scene.look()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from signal import Signals
 
 from monitoring.monitored_pipeline import FACTOR, MonitoredPipeline
 
@@ -72,6 +73,18 @@ BREAKAGES = (
         may=LATE,  # for a moment, when it runs again: what it receives then has waited in the queue
     ),
     Breakage(
+        "SQS is away",
+        lambda monitored: monitored.pipeline.elasticmq.child.send_signal(Signals.SIGSTOP),
+        lambda monitored: monitored.pipeline.elasticmq.child.send_signal(Signals.SIGCONT),
+        (
+            ({"alertname": "BridgeDoesNotReceive", "job": "bridge", "instance": BRIDGE}, 6.5),
+            ({"alertname": "DependencyIsAway", "dependency": "sqs"}, 2.5),
+        ),
+        # What it had received is not deleted; what waited is late when it answers again; the last it said of the queue may be that
+        # messages wait.
+        may=LATE | {"BridgeDoesNotDelete", "NothingIsWritten"},
+    ),
+    Breakage(
         "Postgres is stopped",
         lambda monitored: monitored.pipeline.postgres.stop(),
         lambda monitored: monitored.pipeline.postgres.start(),
@@ -88,5 +101,6 @@ BREAKAGES = (
         lambda monitored: send_poison(monitored, 0),
         (({"alertname": "MostAreDeadLetters"}, 5.0),),
         may=frozenset({"ManyDeadLetters"}),
+        in_ci=True,
     ),
 )

@@ -59,12 +59,13 @@ def board() -> Dashboard:
         .with_panel(
             number(
                 "Partitions per worker",
-                Query('count(monitor_partition_log_end_offset) / sum(up{job="worker"})'),
+                Query('count(max by (topic, partition) (monitor_partition_log_end_offset)) / (sum(up{job="worker"}) > 0)'),
                 unit="none",
                 width=4,
                 good_from=1,
                 decimals=1,
-                description="Below 1 some workers have nothing to do: the topic needs more partitions before more workers help.",
+                description="Below 1 some workers have nothing to do: the topic needs more partitions before more workers help. "
+                "No data: no worker answers.",
             )
         )
         .with_panel(
@@ -91,14 +92,13 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "Is Postgres the limit?",
-                Query(
-                    "sum by (instance) (rate(stream_batch_write_seconds_sum[$__rate_interval]))", "{{instance}} waits for Postgres"
-                ),
+                Query("avg by (instance) (stream_partition_fetch_paused)", "{{instance}} waits for Postgres"),
                 Query("sum by (instance) (rate(stream_batch_build_seconds_sum[$__rate_interval]))", "{{instance}} builds"),
                 Query("max by (instance) (stream_buffer_bytes / stream_buffer_bytes_max)", "{{instance}} buffer"),
                 unit="percentunit",
-                description="Seconds in each second. Waiting far above building, and a full buffer: a faster Postgres helps, "
-                "more workers don't.",
+                top=1,
+                description="The share of a worker's partitions whose fetching waits for writing, seconds of building in each "
+                "second, and how full its buffer is. It waits and builds little: a faster Postgres helps, more workers don't.",
             )
         )
         .with_panel(
@@ -141,7 +141,7 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "Tables",
-                Query("monitor_table_bytes", "{{table}}"),
+                Query("max by (table) (monitor_table_bytes)", "{{table}}"),
                 unit="bytes",
                 width=8,
                 description="On disk, indexes included.",

@@ -43,7 +43,8 @@ def _sqs(board: Dashboard) -> None:
             *quantiles("bridge_queue_delay_seconds", BRIDGE, of="messages, in the queue")[:2],
             unit="s",
             width=8,
-            description="The oldest that a bridge holds, and how long messages had waited in the queue when they were received.",
+            description="The oldest that a bridge holds and Kafka has not acknowledged, and how long messages had waited in the "
+            "queue when they were received.",
         )
     )
     board.with_panel(
@@ -61,8 +62,8 @@ def _sqs(board: Dashboard) -> None:
             ),
             unit="mps",
             width=8,
-            description="Received and not forwarded: Kafka. Forwarded and not deleted: rights or receipts, and the messages come "
-            "again.",
+            description="Received and not forwarded: Kafka. Forwarded and not deleted: rights or receipts; the bridge fills up and "
+            "receives no more.",
         )
     )
     board.with_panel(
@@ -114,10 +115,21 @@ def _sqs(board: Dashboard) -> None:
             Query(f"sum by (instance) (bridge_in_flight_messages{{{BRIDGE}}})", "{{instance}} received, not deleted"),
             Query(f"sum by (instance) (bridge_unacknowledged_messages{{{BRIDGE}}})", "{{instance}} not acknowledged by Kafka"),
             Query(f"sum by (instance) (bridge_receivers_active{{{BRIDGE}}})", "{{instance}} receivers"),
+            Query(f"sum by (instance) (bridge_receivers_asking{{{BRIDGE}}})", "{{instance}} receivers that have asked SQS"),
             unit="short",
-            width=12,
+            width=8,
             description="Receiving waits at BRIDGE_IN_FLIGHT_MESSAGES_MAX. Receivers grow with the load, one while the queue is "
-            "empty.",
+            "empty; none asks while the bridge is full or Kafka away.",
+        )
+    )
+    board.with_panel(
+        graph(
+            "How long ago did SQS answer?",
+            Query(f"time() - (bridge_last_poll_timestamp_seconds{{{BRIDGE}}} > 0)", "{{instance}}"),
+            unit="s",
+            width=8,
+            description="The last answer to a receive, with messages or without. It grows while SQS does not answer, and while the "
+            "bridge does not ask: it is full, or Kafka is away. No line: it has had no answer since its start.",
         )
     )
     board.with_panel(
@@ -125,6 +137,7 @@ def _sqs(board: Dashboard) -> None:
             "Does the bridge reach both sides?",
             Query(f"bridge_ready{{{BRIDGE}}}", "{{instance}}: {{dependency}}"),
             names=ANSWERS,
+            width=8,
             description="Whether each dependency answers.",
         )
     )
@@ -167,8 +180,14 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "Into and out of each partition",
-            Query(f"deriv(monitor_partition_log_end_offset{{{PARTITION}}}[$__rate_interval])", "into {{partition}}"),
-            Query(f"deriv(monitor_partition_next_offset{{{PARTITION}}}[$__rate_interval])", "out of {{partition}}"),
+            Query(
+                f"max by (partition) (deriv(monitor_partition_log_end_offset{{{PARTITION}}}[$__rate_interval]))",
+                "into {{partition}}",
+            ),
+            Query(
+                f"max by (partition) (deriv(monitor_partition_next_offset{{{PARTITION}}}[$__rate_interval]))",
+                "out of {{partition}}",
+            ),
             unit="recps",
             width=8,
             description="How fast its log grows and how fast its position moves. One that gets much more than others has a hot "
@@ -178,13 +197,13 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How near is loss?",
-            Query("pipeline:lag_seconds:max / on () max(monitor_topic_retention_seconds > 0)", "topic"),
+            Query("pipeline:kept_seconds:max / on () max(monitor_topic_retention_seconds > 0)", "topic"),
             Query("pipeline:held_seconds:max / on () max(bridge_queue_retention_seconds)", "queue"),
             unit="percentunit",
             width=8,
             limit=0.5,
             top=1,
-            description="Age of the oldest that waits, as a share of how long it is kept. At 100 % it is removed unread.",
+            description="Age of the oldest that waits there, as a share of how long it is kept. At 100 % it is removed unread.",
         )
     )
     board.with_panel(
@@ -209,7 +228,8 @@ def _kafka(board: Dashboard) -> None:
         graph(
             "What does a partition's log hold?",
             Query(
-                f"monitor_partition_log_end_offset{{{PARTITION}}} - monitor_partition_log_start_offset{{{PARTITION}}}",
+                f"max by (partition) (monitor_partition_log_end_offset{{{PARTITION}}}"
+                f" - monitor_partition_log_start_offset{{{PARTITION}}})",
                 "partition {{partition}}",
             ),
             unit="short",
@@ -404,7 +424,7 @@ def _postgres(board: Dashboard) -> None:
         graph(
             "Connections",
             Query(f"stream_database_connections{{{WORKER}}}", "{{instance}}"),
-            Query("monitor_database_sessions", "all clients of the server"),
+            Query("max(monitor_database_sessions)", "all clients of the server"),
             unit="short",
             description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most.",
         )

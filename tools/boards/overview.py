@@ -5,6 +5,13 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 from tools.boards import panels
 from tools.boards.panels import COUNT, Query, graph, listing, number, quantiles
 
+FINISHED = (
+    "sum(rate(stream_rows_written_total[$__rate_interval]))"
+    " + sum(rate(stream_dead_letters_total[$__rate_interval]))"
+    " + sum(rate(stream_duplicates_skipped_total[$__rate_interval]))"
+)
+LATE_FROM = Query("pipeline:freshness_objective:seconds", "late from here on")
+
 
 def board() -> Dashboard:
     """The board."""
@@ -16,7 +23,6 @@ def board() -> Dashboard:
                 "How late is data now?",
                 Query("pipeline:waiting_seconds:max"),
                 unit="s",
-                bad_from=60,
                 decimals=1,
                 description="Age of the oldest message that is in SQS in the bridge's hands, or in Kafka, and not yet in "
                 "Postgres. 0 when nothing waits. Grows while nobody writes, whichever process is dead.",
@@ -92,7 +98,7 @@ def board() -> Dashboard:
                 Query("sum(rate(bridge_messages_forwarded_total[$__rate_interval]))", "acknowledged by Kafka"),
                 Query('sum(rate(bridge_messages_deleted_total{result="ok"}[$__rate_interval]))', "deleted from SQS"),
                 Query("sum(rate(stream_records_received_total[$__rate_interval]))", "fetched by workers"),
-                Query("sum(rate(stream_rows_written_total[$__rate_interval]))", "written as rows"),
+                Query(FINISHED, "finished: rows, dead letters, rows that were there"),
                 unit="recps",
                 description="Messages a second by hop. In steady running the lines lie on each other; the first one that drops "
                 "is the hop that is stuck.",
@@ -105,8 +111,8 @@ def board() -> Dashboard:
                 p50,
                 p99,
                 p999,
+                LATE_FROM,
                 unit="s",
-                limit=60,
                 description="The oldest record that waits, and the time from sent to row of what was written: half of the rows, "
                 "99 % and 99.9 % took no longer than that.",
             )
@@ -127,9 +133,9 @@ def board() -> Dashboard:
             graph(
                 "Which partition is behind?",
                 Query("topic_partition:lag_seconds:max", "partition {{partition}}"),
+                LATE_FROM,
                 unit="s",
                 width=8,
-                limit=60,
                 description="Age of each partition's oldest record that is not in Postgres. One line above the others: a worker "
                 "that is stuck, or a key that is hot. All of them: more comes than is written.",
             )

@@ -34,7 +34,7 @@ def board() -> Dashboard:
         .with_panel(
             number(
                 "Open dead letters",
-                Query("sum(monitor_open_dead_letters)"),
+                Query("sum(max by (reason) (monitor_open_dead_letters))"),
                 unit=COUNT,
                 width=4,
                 description="Those without a resolution, however old: work for the operator.",
@@ -84,7 +84,7 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "Which dead letters are open?",
-                Query("monitor_open_dead_letters > 0", "{{reason}}"),
+                Query("max by (reason) (monitor_open_dead_letters) > 0", "{{reason}}"),
                 unit="short",
                 stacked=True,
                 values=True,
@@ -105,8 +105,8 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "How many values are revealed?",
-                Query("sum by (field) (increase(monitor_revealed_tokens_total[1h]))", "{{field}}: values"),
-                Query("sum by (field) (increase(monitor_reveals_total[1h]))", "{{field}}: calls"),
+                Query("max by (field) (increase(monitor_revealed_tokens_total[1h]))", "{{field}}: values"),
+                Query("max by (field) (increase(monitor_reveals_total[1h]))", "{{field}}: calls"),
                 unit=COUNT,
                 limit=100,
                 description="In the hour before, by field; above the line somebody is told. The table reveal_audit says who and "

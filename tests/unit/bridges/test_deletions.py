@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from threading import Event
+from typing import cast
 
 import pytest
 
@@ -7,7 +8,8 @@ from bridges.deletions import COALESCE_SECONDS, Deletions
 from bridges.dependencies import Dependency
 from bridges.message import Message
 from bridges.metrics import BridgeMetrics
-from bridges.sqs_queue import Answer
+from bridges.sqs_errors import QueueRefusedError
+from bridges.sqs_queue import Answer, SqsQueue
 
 
 class Scene:
@@ -68,3 +70,38 @@ def test_the_wait_of_the_rest_begins_with_the_rest() -> None:
     scene.add(2)
     assert scene.deletions.hand_over() == pytest.approx(COALESCE_SECONDS)
     assert scene.batches() == [10]
+
+
+class RefusingQueue:
+    """Turns away the first requests as a whole, then fails single entries, then works."""
+
+    def __init__(self, ends: Event) -> None:
+        self.answers: list[list[Answer]] = [[], [Answer.OK, Answer.FAILED], [Answer.FAILED], [Answer.OK]]
+        self._ends = ends
+
+    def delete(self, messages: Sequence[Message]) -> list[Answer]:
+        answers = self.answers.pop(0)
+        if not self.answers:
+            self._ends.set()
+        if not answers:
+            raise QueueRefusedError("DeleteMessageBatch", "AccessDenied", "")
+        assert len(answers) == len(messages)
+        return answers
+
+
+def test_each_answer_counts_and_a_request_that_failed_as_a_whole_counts_no_message() -> None:
+    """What alerts rest on: of a refused right nothing is seen but the requests, which the queue counts."""
+    metrics, ends = BridgeMetrics(), Event()
+    deletions = Deletions(
+        cast("SqsQueue", RefusingQueue(ends)),
+        sqs=Dependency("sqs", metrics),
+        metrics=metrics,
+        on_answers=lambda _, __: None,
+        until=ends,
+    )
+    deletions._delete([Message("1", "", b""), Message("2", "", b"")], lambda: None)
+    counted = {
+        result: metrics.registry.get_sample_value("bridge_messages_deleted_total", {"result": result})
+        for result in ("ok", "failed", "refused")
+    }
+    assert counted == {"ok": 2, "failed": 2, "refused": 0}

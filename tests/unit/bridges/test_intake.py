@@ -31,3 +31,15 @@ def test_the_bound_on_bytes_stops_the_next_request() -> None:
     intake = Intake(receivers=1, messages_max=1_000, bytes_max=500)
     assert intake.allows(0, 1, 499)
     assert not intake.allows(0, 1, 500)
+
+
+def test_who_has_asked_and_got_no_answer_is_counted() -> None:
+    intake, asking = Intake(3, 1_000, 1_000), [0]
+    intake.asked()
+    intake.asked()
+    asking.append(intake.asking)
+    intake.answered(0)
+    asking.append(intake.asking)
+    intake.answered(None)
+    asking.append(intake.asking)
+    assert asking == [0, 2, 1, 0]

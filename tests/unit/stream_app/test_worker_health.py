@@ -7,12 +7,16 @@ from stream_app.health import (
     ASSIGNMENT_MISSING_SECONDS,
     BEAT_SECONDS,
     CONSUMER_STUCK_SECONDS,
+    LOOP_LATE_SECONDS,
     LOOP_STUCK_SECONDS,
+    PARTITION_STALLED_SECONDS,
     PARTITION_STUCK_SECONDS,
     WorkerHealth,
 )
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.partition_writer import State
 from stream_app.partitions import Partitions
+from stream_app.positions import Partition
 
 
 class Clock:
@@ -28,13 +32,22 @@ class Scene:
     def __init__(self) -> None:
         self.clock = Clock()
         self.metrics = WorkerMetrics()
-        self.position, self.waiting, self.stopped = 5, 3, False
-        self.partitions = SimpleNamespace(assigned=True, problems=dict, gauges=self._gauges)
+        self.position: int | None = 5
+        self.log_end: int | None = 9
+        self.waiting = 3
+        self.state = State.WRITING
+        self.partitions = SimpleNamespace(
+            assigned=True, problems=dict, gauges=self._gauges, states=self._states, memory_is_full=False
+        )
         self.health = WorkerHealth(cast("Partitions", self.partitions), self.metrics, self.clock)
         self.health.starting = False
 
     def _gauges(self) -> list[PartitionGauges]:
-        return [PartitionGauges("logins", 3, self.position, 9, None, self.waiting, 10, stopped=self.stopped, paused=False)]
+        stopped = self.state is State.STOPPED
+        return [PartitionGauges("logins", 3, self.position, self.log_end, None, self.waiting, 10, stopped=stopped, paused=False)]
+
+    def _states(self) -> dict[Partition, State]:
+        return {Partition("logins", 3): self.state}
 
     def pass_time(self, seconds: float) -> None:
         """The event loop goes on meanwhile."""
@@ -93,18 +106,97 @@ def test_a_partition_that_does_not_move_although_all_answers_needs_a_restart() -
 
 def test_a_partition_that_moves_does_not() -> None:
     scene = Scene()
-    for _ in range(3):
+    for position in (6, 7, 8):
         scene.pass_time(PARTITION_STUCK_SECONDS - 1)
-        scene.position += 1
+        scene.position = position
     assert scene.health.livez().ok
 
 
 def test_a_partition_in_which_nothing_waits_or_that_waits_for_a_person_does_not() -> None:
     idle, stopped = Scene(), Scene()
-    idle.waiting, stopped.stopped = 0, True
+    idle.waiting, stopped.state = 0, State.STOPPED
     for scene in (idle, stopped):
         scene.pass_time(PARTITION_STUCK_SECONDS * 3)
         assert scene.health.livez().ok
+
+
+def without_records() -> Scene:
+    """Nothing is in hand, the log ends beyond the position, and has just grown."""
+    scene = Scene()
+    scene.waiting = 0
+    scene.health.look()
+    scene.log_end = 10
+    scene.health.look()
+    return scene
+
+
+def test_a_log_that_grows_and_of_which_nothing_comes_for_long_needs_a_restart() -> None:
+    scene = without_records()
+    scene.pass_time(PARTITION_STALLED_SECONDS - 1)
+    assert scene.health.livez().ok
+    scene.pass_time(1)
+    assert not scene.health.livez().ok
+    assert scene.health.livez().details["stalled_partitions"] == ["logins/3"]
+    scene.position = 10
+    scene.health.look()
+    assert scene.health.livez().ok
+
+
+def test_control_records_at_the_logs_end_do_not_nor_a_record_that_comes_after_them() -> None:
+    scene = Scene()
+    scene.waiting, scene.position, scene.log_end = 0, 8, 9
+    scene.pass_time(PARTITION_STALLED_SECONDS * 10)
+    assert scene.health.livez().ok
+    scene.log_end = 10
+    scene.pass_time(5)
+    assert scene.health.livez().ok, "the record has just come to the log"
+    scene.position = 10
+    scene.pass_time(PARTITION_STALLED_SECONDS * 10)
+    assert scene.health.livez().ok
+
+
+def test_reading_again_while_nothing_comes_does_not_begin_the_time_anew() -> None:
+    scene = without_records()
+    for state in (State.CLAIMING, State.WRITING):
+        scene.state = state
+        scene.pass_time(PARTITION_STALLED_SECONDS / 2)
+    assert scene.health.livez().details["stalled_partitions"] == ["logins/3"]
+
+
+def test_a_claim_that_does_not_end_needs_a_restart() -> None:
+    scene = Scene()
+    scene.waiting, scene.position, scene.log_end, scene.state = 0, None, None, State.CLAIMING
+    scene.pass_time(PARTITION_STALLED_SECONDS - 1)
+    assert scene.health.livez().ok
+    scene.pass_time(1)
+    assert scene.health.livez().details["stalled_partitions"] == ["logins/3"]
+
+
+def test_claims_that_end_do_not_however_often_they_are_made() -> None:
+    scene = Scene()
+    scene.waiting, scene.position, scene.log_end = 0, 8, 9
+    for _ in range(10):
+        for scene.state in (State.CLAIMING, State.WRITING):
+            scene.pass_time(PARTITION_STALLED_SECONDS / 4)
+    assert scene.health.livez().ok
+
+
+def test_a_partition_that_waits_for_a_person_for_another_worker_or_for_memory_does_not() -> None:
+    stopped, fenced, full = without_records(), without_records(), without_records()
+    stopped.state, fenced.state, full.partitions.memory_is_full = State.STOPPED, State.FENCED, True
+    for scene in (stopped, fenced, full):
+        scene.pass_time(PARTITION_STALLED_SECONDS * 3)
+        assert scene.health.livez().ok
+
+
+def test_time_without_kafka_does_not_count_for_what_does_not_come() -> None:
+    scene = without_records()
+    scene.health.did_not_answer("kafka", RetryableError("Kafka did not answer"))
+    scene.pass_time(PARTITION_STALLED_SECONDS * 3)
+    assert scene.health.livez().ok
+    scene.health.answered("kafka")
+    scene.pass_time(PARTITION_STALLED_SECONDS - 1)
+    assert scene.health.livez().ok
 
 
 def test_an_absent_database_is_no_reason_to_restart() -> None:
@@ -153,6 +245,18 @@ def test_a_consumer_whose_thread_stands_still_needs_a_restart() -> None:
 
 def test_ready_when_nothing_is_waited_for() -> None:
     assert Scene().health.readyz().ok
+
+
+def test_a_loop_that_stands_still_is_named_long_before_it_needs_a_restart() -> None:
+    scene = Scene()
+    scene.clock.now += LOOP_LATE_SECONDS - 1
+    assert scene.health.readyz().ok
+    scene.clock.now += 1
+    assert not scene.health.readyz().ok
+    assert "10 s" in scene.health.readyz().details["waiting_for"]["event_loop"]
+    assert scene.health.livez().ok
+    scene.health.look()
+    assert scene.health.readyz().ok
 
 
 def test_the_start_is_waited_for() -> None:
