@@ -45,8 +45,6 @@ if TYPE_CHECKING:  # Faust loads the transport by the name that is registered be
 log = structlog.get_logger(__name__)
 
 KAFKA_ABSENT_LOG_SECONDS = 60.0
-FETCH_BYTES_MAX = 1_048_576
-"""Of one partition's fetch, compressed; also what waits in the consumer for each partition. A larger record still comes, alone."""
 
 TRANSPORTS.aliases["batch"] = "stream_app.transport.batch_transport:BatchTransport"
 
@@ -76,7 +74,6 @@ class StreamApp(faust.App):
             topic_disable_leader=True,
             topic_allow_declare=False,  # ensure_topic() made it, with the settings that matter
             consumer_auto_offset_reset="earliest",  # never relied on: partition_writer.py checks what comes
-            consumer_max_fetch_size=FETCH_BYTES_MAX,
             broker_session_timeout=settings.kafka_session_timeout_seconds,
             broker_heartbeat_interval=min(1.0, settings.kafka_session_timeout_seconds / 4),  # also how soon a rebalance is noticed
             # Faust wants this above the session timeout, and joining may wait for all who flush.

@@ -147,7 +147,11 @@ class WorkerMetrics:
         self.records_with_extra_keys = counter(
             "records_with_extra_keys_total", "Records with keys that no field declares; the keys are ignored."
         )
-        self.fetch_records = histogram("fetch_records", "Records in what one fetch brought of one partition, at most: some offsets may hold none.", ROWS_BUCKETS)
+        self.fetch_records = histogram(
+            "fetch_records",
+            "Records in what one fetch brought of one partition, at most: some offsets may hold none.",
+            ROWS_BUCKETS,
+        )
         self.fetch_bytes = histogram("fetch_bytes", "Memory that these records take while they are packed.", BYTES_BUCKETS)
         self.batches = counter("batches_total", "Micro-batches written, by what closed their window.", ["trigger"])
         step_seconds = counter("build_step_seconds_total", "Time in each step of building micro-batches.", ["step"])

@@ -57,5 +57,5 @@ class Budget:
 
     @property
     def batch_bytes_max(self) -> int:
-        """Of one batch, unpacked. Each partition has two at most, one being built and one being written: all of them fit."""
-        return self.bytes_max // (2 * self.partitions)
+        """Of one batch, unpacked: each partition may have one. A second one, built while the first is written, waits for room."""
+        return self.bytes_max // self.partitions

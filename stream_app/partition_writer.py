@@ -150,7 +150,7 @@ class PartitionWriter:
         """Fetch while there is room for what comes, of our own and of all partitions together."""
         if self._expected_offset is None:
             return
-        if self._too_much_waits():
+        if self._window_is_full() or self._budget.exceeded:
             self._pause()
         elif self._paused:
             self._paused = False
@@ -339,9 +339,10 @@ class PartitionWriter:
             if self._closing.is_set():
                 return Trigger.FLUSH if self._window.rows else None
             now = self._monotonic()
-            trigger = self._window.due(now)
-            # While the last batch is being written there is nothing to gain from closing early: let the window fill.
-            if trigger is not None and not (trigger is Trigger.SECONDS and writing is not None):
+            trigger = self._window.due(now) or (Trigger.BYTES if self._window_is_full() else None)
+            # While the last batch is being written there is nothing to gain from closing early: let the window fill. And a second
+            # batch wants room; without it, it is built when the first one is written.
+            if trigger is not None and not (writing is not None and (trigger is Trigger.SECONDS or self._budget.exceeded)):
                 return trigger
             idle = writing is None and not self._window.rows
             timeout = None if writing is not None else POSITION_CHECK_SECONDS if idle else self._window.seconds_until_due(now)
@@ -361,11 +362,13 @@ class PartitionWriter:
             for records, size in self._window.slices(started, self._budget.batch_bytes_max, draft.origins):
                 self._builder.add(draft, records)
                 next_offset, unpacked = records[-1].offset + 1, unpacked + size
-        finally:
+        except BaseException:
             self._budget.bytes_used -= packed - self._window.bytes
+            raise
         batch = replace(draft, next_offset=next_offset)
         self._budget.bytes_used += unpacked
-        self._in_hand.append(_InHand(batch, unpacked, batch.oldest_sent_at_ms))
+        held = unpacked + packed - self._window.bytes  # its chunks are kept until it is written
+        self._in_hand.append(_InHand(batch, held, batch.oldest_sent_at_ms))
         self._metrics.offsets_skipped.inc(self._window.offsets_without_record - skipped)
         self._metrics.build_seconds.observe(self._monotonic() - started)
         self.follow_budget()
@@ -389,8 +392,9 @@ class PartitionWriter:
 
     # --- waiting
 
-    def _too_much_waits(self) -> bool:
-        return self._window.rows >= 2 * self._policy.rows or self._window.bytes >= 2 * self._policy.bytes or self._budget.exceeded
+    def _window_is_full(self) -> bool:
+        bytes_max = min(2 * self._policy.bytes, self._budget.batch_bytes_max // 2)  # packed, so this is several batches
+        return self._window.rows >= 2 * self._policy.rows or self._window.bytes >= bytes_max
 
     def _clear_window(self) -> None:
         self._budget.bytes_used -= self._window.bytes

@@ -33,7 +33,7 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         8 * MEBIBYTE,
         ge=65_536,
         le=256 * MEBIBYTE,
-        description="A micro-batch closes at this much memory, 3/4 KiB a record beside its body.",
+        description="A micro-batch closes at this much memory, half a KiB a record beside its body.",
     )
     window_seconds: float = Field(
         0.2, gt=0, le=60, description="A micro-batch closes this long after its first record, also when no other comes."
@@ -42,7 +42,8 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         48 * MEBIBYTE,
         ge=MEBIBYTE,
         le=16_384 * MEBIBYTE,
-        description="Fetching pauses while this much waits to be written, over all partitions of the worker; half of it, shared by them, bounds a micro-batch.",
+        description="Fetching pauses while this much waits to be written, over all partitions of the worker. Their equal shares"
+        " of it bound a micro-batch, too.",
     )
     flush_seconds: float = Field(
         5, gt=0, le=60, description="How long a worker that stops or loses partitions tries to write what it holds."

@@ -69,6 +69,10 @@ longest that a partition which is resumed waits for the others' fetch."""
 ANSWER_BYTES_MAX = 4 * 1_048_576
 """Of one answer of a broker, packed, all partitions together: so memory does not grow with their number. A larger record comes."""
 
+PARTITIONS_FETCH_BYTES_MAX = 8 * 1_048_576
+PARTITION_FETCH_BYTES_MAX = 1_048_576
+"""Of all partitions together, and of one, packed: aiokafka holds a fetch of each. A larger record comes, too."""
+
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
 """A fetch under way does not see a partition that is resumed meanwhile; so it is short while one is paused."""
@@ -112,8 +116,11 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Fetch nothing until a partition is claimed."""
-        self._ensure_consumer().pause(*(TopicPartition(*partition) for partition in assigned))
+        """Fetch nothing until a partition is claimed; then no more of each than all may have."""
+        consumer = self._ensure_consumer()
+        each = min(PARTITION_FETCH_BYTES_MAX, PARTITIONS_FETCH_BYTES_MAX // max(1, len(assigned)))
+        consumer._fetcher._max_partition_fetch_bytes = each  # noqa: SLF001 - read for each request
+        consumer.pause(*(TopicPartition(*partition) for partition in assigned))
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def _fetch_records(  # type: ignore[override] # chunks, for WholeFetches

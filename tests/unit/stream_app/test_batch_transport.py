@@ -8,6 +8,7 @@ import pytest
 import structlog
 import virtual_time
 from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.structs import TopicPartition
 from faust.types import TP
 from login_records import builder, chunk, login, record
 from memory_store import MemoryStore
@@ -22,7 +23,7 @@ from stream_app.partition_ports import Budget
 from stream_app.partitions import Partitions
 from stream_app.positions import Claim, Partition, Written
 from stream_app.settings import WorkerSettings
-from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, BatchConsumer
+from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, BatchConsumer, BatchConsumerThread
 from stream_app.windows import WindowPolicy
 
 RECORDS = 5_000
@@ -208,5 +209,24 @@ def test_what_kafka_refuses_ends_the_worker_and_is_named() -> None:
         (event,) = events
         assert (event["event"], event["log_level"]) == ("kafka_refuses", "critical")
         assert event["problem"] == "GroupAuthorizationFailedError"
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(("partitions", "each"), [(0, 1_048_576), (4, 1_048_576), (64, 131_072)])
+def test_many_partitions_share_what_one_fetch_may_bring(monkeypatch: pytest.MonkeyPatch, partitions: int, each: int) -> None:
+    async def nothing(*_: Any) -> None:
+        return
+
+    async def scene() -> None:
+        fetcher, paused = SimpleNamespace(), list[TopicPartition]()
+        thread = BatchConsumerThread.__new__(BatchConsumerThread)
+        consumer = SimpleNamespace(_fetcher=fetcher, pause=lambda *those: paused.extend(those))
+        monkeypatch.setattr(thread, "_ensure_consumer", lambda: consumer)
+        monkeypatch.setattr(BatchConsumerThread.__base__, "on_partitions_assigned", nothing)
+        assigned = {TP("logins", number) for number in range(partitions)}
+        await thread.on_partitions_assigned(assigned)
+        assert fetcher._max_partition_fetch_bytes == each
+        assert set(paused) == assigned, "until they are claimed"
 
     asyncio.run(scene())

@@ -351,15 +351,21 @@ def test_offsets_without_a_record_within_a_chunk_are_counted() -> None:
     play(scene())
 
 
-def test_two_batches_of_each_partition_fit_into_the_memory_that_they_share() -> None:
+def test_a_batch_takes_its_partitions_share_of_the_memory_and_a_second_one_waits_for_room() -> None:
     async def scene() -> None:
-        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(40 * RECORD_OVERHEAD_BYTES))
+        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(60_000))
         it.budget.partitions = 4
-        it.log.append(*logins(20))
+        it.log.append(*logins(60))
         async with it.opened() as writer:
-            await it.drain(writer, chunk=20)
-        assert it.count("batch_rows_count") >= 20 / (40 / (2 * 4))
-        assert it.count("rows_written_total") == 20
+            it.store.statement_seconds = 1.0
+            it.budget.bytes_used += 40_000  # of other partitions
+            it.log.deliver(writer, 60)
+            await asyncio.sleep(0.5)
+            assert 10 <= writer.gauges().buffered_records - writer._window.rows <= 21, "15,000 bytes, and no second batch"
+            it.budget.bytes_used -= 40_000
+            await it.drain(writer)
+        assert it.count("rows_written_total") == 60
+        assert it.budget.bytes_used == 0
 
     play(scene())
 
