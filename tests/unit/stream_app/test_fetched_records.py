@@ -7,9 +7,11 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from login_records import LOGIN, headers, login, record
 
@@ -36,11 +38,11 @@ class Assignment:
         self.position = position
 
 
-def packed(bodies: list[bytes], first_offset: int = 0, *, producer: int = -1) -> bytes:
+def packed(bodies: list[bytes], first_offset: int = 0, *, producer: int = -1, key: bytes = b"key") -> bytes:
     """One record batch, as a producer packs it and a broker numbers it."""
     batch = DefaultRecordBatchBuilder(
         magic=2,
-        compression_type=LZ4,
+        compression_type=LZ4 if key == b"key" else 0,  # what a broker writes itself is not packed
         is_transactional=producer >= 0,
         producer_id=producer,
         producer_epoch=0,
@@ -48,21 +50,24 @@ def packed(bodies: list[bytes], first_offset: int = 0, *, producer: int = -1) ->
         batch_size=1 << 30,
     )
     for place, body in enumerate(bodies):
-        batch.append(place, 1_000 + place, b"key", body, list(headers(first_offset + place)))
+        batch.append(place, 1_000 + place, key, body, list(headers(first_offset + place)))
     data = batch.build()
     data[:8] = first_offset.to_bytes(8, "big")  # not under the checksum
     return bytes(data)
 
 
 async def fetched(
-    data: bytes, start: int = 0, changes: Mapping[str, object] = MappingProxyType({})
+    data: bytes,
+    start: int = 0,
+    changes: Mapping[str, object] = MappingProxyType({}),
+    isolation_level: int = READ_COMMITTED,
 ) -> tuple[list[PackedRecords], Any]:
     """What aiokafka's own fetcher delivers of such batches, and where it reads on."""
     assignment = Assignment(start)
     subscriptions = SimpleNamespace(reassignment_in_progress=False, is_assigned=lambda _: True)
     fetcher = SimpleNamespace(_subscriptions=subscriptions, _wait_consume_future=None, _notify=lambda _: None)
     fetch_whole(fetcher)
-    records = PartitionRecords(FIRST, KeptMemoryRecords(data), [(7, 0)], start, None, None, True, READ_COMMITTED)  # noqa: FBT003
+    records = PartitionRecords(FIRST, KeptMemoryRecords(data), [(7, 0)], start, None, None, True, isolation_level)  # noqa: FBT003
     fetcher._records[FIRST] = FetchResult(FIRST, assignment=assignment, partition_records=records, backoff=0)
     vars(assignment).update(changes)
     found = await Fetcher.fetched_records(fetcher, [FIRST])
@@ -108,6 +113,38 @@ async def test_what_a_transaction_took_back_is_passed_over_with_its_offsets() ->
     assert (it.next_offset, assignment.position) == (3, 3)
 
 
+def aborted(producer: int, first_offset: int) -> bytes:
+    """The control batch that takes a producer's transaction back."""
+    data = bytearray(packed([b"\0\0\0\0\0\0"], first_offset, producer=producer, key=b"\0\0\0\0"))
+    data[21:23] = (int.from_bytes(data[21:23], "big") | 0x20).to_bytes(2, "big")
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("isolation_level", [READ_UNCOMMITTED, READ_COMMITTED])
+@pytest.mark.parametrize("start", range(13))
+async def test_it_delivers_what_aiokafka_delivers(start: int, isolation_level: int) -> None:
+    """Two producers in transactions, one of which is taken back, then writes one that stays; others between, and a gap."""
+    batches = {
+        2: packed([login()] * 2),
+        4: packed([login()] * 2, 2, producer=7),
+        5: packed([login()], 4, producer=8),
+        6: aborted(7, 5),
+        8: packed([login()] * 2, 6, producer=7),
+        13: packed([login()] * 3, 10),
+    }
+    data = b"".join(
+        batch for end, batch in batches.items() if end > start
+    )  # a broker begins with the batch that holds the position
+    theirs = PartitionRecords(FIRST, MemoryRecords(data), [(7, 0)], start, None, None, True, isolation_level)  # noqa: FBT003
+    expected = [record.offset for record in theirs]
+    found, assignment = await fetched(data, start, isolation_level=isolation_level)
+    assert [r.offset for it in found for r in taken(it)] == expected
+    assert [r.offset for it in found for r in it.again()] == expected
+    assert assignment.position == theirs.next_fetch_offset == 13
+    assert (2 in expected) == (start <= 2 and isolation_level == READ_UNCOMMITTED)
+
+
 async def test_a_fetch_without_a_record_is_passed_over() -> None:
     found, assignment = await fetched(packed([login()] * 2, producer=7))
     assert (found, assignment.position) == ([], 2)
@@ -132,7 +169,7 @@ async def test_a_fetch_that_is_through_leaves_nothing_to_the_garbage_collector()
     gc.disable()
     try:
         (it,), _ = await fetched(packed([login()] * 10))
-        kept = weakref.ref(it.others.gi_frame.f_locals["self"])  # type: ignore[attr-defined] # the generator of aiokafka
+        kept = weakref.ref(it.others.gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
         taken(it)
         del it
         assert kept() is None
