@@ -103,6 +103,8 @@ class System:
         self.name = f"crash-{secrets.token_hex(4)}"
         self.expected: dict[str, int] = {}
         """What the verdict must show though it is a problem, by its field: records that retention has removed are ``lost``."""
+        self.partitions_added = False
+        """Whether a fault has added some: a message group may then be in two."""
         self.absence_seconds = ABSENCE_SECONDS
         self.keep = False
         """Leave database and topic as they are at the end, for whoever looks for what went wrong."""
@@ -393,6 +395,7 @@ class System:
             masker=Masker.load(parse_methods(""), keyset_file=self.keys_directory / MASKING.name),
             opener=Opener.load(self.keys_directory / DEAD_LETTER_PRIVATE.name),
             written_files=[*written, (servers.postgres.log_file, self._postgres_log_from)],
+            partitions_added=self.partitions_added,
         )
 
     def peak_mebibytes(self, kind: str) -> float:

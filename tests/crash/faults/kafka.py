@@ -66,6 +66,12 @@ def restarted(system: System) -> Iterator[str]:
 
 
 @fault(
+    "kafka-killed-fifo",
+    "With a FIFO queue the same, and the order within each message group stands.",
+    recovery_seconds=30,
+    setup=Setup(fifo=True, messages_per_second=100),
+)
+@fault(
     "kafka-killed",
     "Of a killed Kafka bridge and workers think as of a restarted one: what was acknowledged is there, what was not comes again.",
     recovery_seconds=30,

@@ -51,6 +51,7 @@ def lost(system: System) -> float:
 def partitions_added(system: System) -> Iterator[str]:
     """From 4 to 6, under load."""
     system.moment()
+    system.partitions_added = True
     admin_of(system).add_partitions(6)
     system.prove("the bridge writes to a new partition", lambda: sum(system.log_ends().get(p, 0) for p in (4, 5)), 45)
     before = system.positions()
