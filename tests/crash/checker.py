@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -27,8 +28,8 @@ from pipeline.errors import FatalError
 from stream_app.dead_letters import Opener
 from stream_app.masking.masker import Masker
 
-RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|2001:db8:[0-9a-f:]+")
-"""What an IP address or a device id of the made-up logins looks like."""
+RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|(?i:2001:0?db8:[0-9a-f:]+)")
+"""What an IP address or a device id of the made-up logins looks like, an IPv6 address also in its long form."""
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 RECORDS_WITHOUT_ID = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
@@ -344,10 +345,18 @@ def _check_endings(ledger: Ledger, verdict: Verdict) -> None:
         setattr(verdict, problem, ledger.total(condition))
 
 
+def _as_sent(candidate: str) -> str:
+    """An IPv6 address as the ledger has it."""
+    try:
+        return str(IPv6Address(candidate))
+    except AddressValueError:
+        return candidate
+
+
 def _check_files(sides: Sides, verdict: Verdict) -> None:
     for path, start in sides.written_files:
         with path.open("rb") as file:
             file.seek(start)
-            candidates = {match.decode() for match in RAW_VALUE.findall(file.read())}
+            candidates = {_as_sent(match.decode()) for match in RAW_VALUE.findall(file.read())}
         for _ in sides.ledger.raw_values(candidates):
             verdict.found("raw_values", path.name)

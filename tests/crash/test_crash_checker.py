@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from ipaddress import IPv6Address
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -148,6 +149,10 @@ def test_a_message_that_sqs_has_put_aside_is_found(sides: Sides, system: System)
     system.sqs.purge_queue(QueueUrl=url)
 
 
+def sent_as_ipv6() -> str:
+    return next(ip for message in SENT for ip in message.raw_values if ":" in ip)
+
+
 class Spoiled:
     """A record with another value, key or partition."""
 
@@ -233,6 +238,9 @@ def test_a_raw_value_in_a_log_is_found_and_what_only_looks_like_one_is_not(sides
         lines.writelines(f"refused: {value!r}\n" for value in message.raw_values)
     verdict = check(sides)
     assert verdict.problems == {"raw_values": 2}
+    with log.open("a") as lines:
+        lines.write(f"refused: {IPv6Address(sent_as_ipv6()).exploded.upper()}\n")
+    assert check(sides).problems == {"raw_values": 3}
     assert not any(value in str(verdict) for value in message.raw_values)
     assert len(sides.written_files) >= 6, "logs and metrics of bridge and worker, Postgres's log, this one"
     assert system.ledger.sent == GOOD + BAD
