@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from crash.faults import fault
 from crash.messages import Ending, Message
-from crash.sqs_front import each, error, thrice
+from crash.sqs_front import Thrice, each, error
 from crash.system import Setup, System
 from dev_servers.made_up_logins import made_up_logins
 
@@ -50,6 +50,7 @@ def killed_between_produce_and_delete(system: System) -> Iterator[str]:
     system.kill(victim)
     front.heal()
     system.start_bridge(victim)
+    system.mended()
     system.prove("they come again", lambda: "bridge_started" in system.log(victim) and redelivered(system, victim))
     yield f"SIGKILL with {held:g} messages in hand; they came again"
 
@@ -78,6 +79,7 @@ def killed_before_the_acknowledgement(system: System) -> Iterator[str]:
     finally:
         proxy.heal()
     system.start_bridge(victim)
+    system.mended()
     system.prove("they come again", lambda: redelivered(system, victim))
     yield f"SIGKILL with {held:g} records that Kafka had not acknowledged; they came again"
 
@@ -153,6 +155,7 @@ def receipts_expire(system: System) -> Iterator[str]:
         system.prove("messages come again", lambda: system.metric(bridge, "bridge_messages_redelivered_total"), 30)
     finally:
         front.heal()
+        system.mended()
     expired = system.prove("receipts have expired", lambda: system.metric(bridge, "bridge_receipts_expired_total"))
     yield f"{expired:g} receipts and more expired"
 
@@ -180,7 +183,11 @@ def two_on_one_queue(system: System) -> Iterator[str]:
         system.prove("the other gets them", lambda: system.metric(other, "bridge_messages_redelivered_total"), 30)
     finally:
         system.thaw(victim)
-    yield "SIGSTOP to one of them until the other got its messages, then SIGCONT"
+        system.mended()
+    late = system.prove(
+        "SQS refuses the late ones", lambda: system.metric(victim, "bridge_messages_deleted_total", result="expired")
+    )
+    yield f"SIGSTOP to one of them until the other got its messages, then SIGCONT; {late:g} deletes and more came too late"
 
 
 @fault(
@@ -194,13 +201,15 @@ def delivers_three_times(system: System) -> Iterator[str]:
     """What was received for the first or second time is visible again at once."""
     (bridge,) = system.bridges
     front = system.servers.sqs_front
-    front.rules.append(thrice)
+    again_at_once = Thrice()
+    front.rules.append(again_at_once)
     try:
         system.rest(5)
         again = system.prove("they come again", lambda: system.metric(bridge, "bridge_messages_redelivered_total"))
+        thirds = system.prove("and a third time", lambda: again_at_once.thirds)
     finally:
         front.heal()
-    yield f"{again:g} messages came again"
+    yield f"{again:g} times a message came again, {thirds} of them the third time"
 
 
 @fault(
@@ -237,6 +246,7 @@ def group_with_refused_message(system: System) -> Iterator[str]:
     system.wait_flowing(100)  # of other groups, sent as late as those
     assert written_of_the_group() == 0, "a later message of its group was not held back"
     system.prove("as often as SQS gives it out", lambda: system.metric(bridge, "bridge_messages_refused_total") >= 3, 60)
+    system.mended()  # for what SQS hides it for another time
     assert written_of_the_group() == 0, "a later message of its group was not held back"
     held = system.prove("it is put aside and its group goes on", lambda: _written(system, later_of_the_group()), 30)
     yield f"one message was refused three times; then its group went on with {held} held ones, while others never stood still"

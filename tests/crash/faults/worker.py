@@ -68,6 +68,7 @@ def killed_during_write(system: System) -> Iterator[str]:
         before = system.positions()
         system.kill(victim)
         connection.rollback()
+    system.mended()
 
     def moved() -> int:
         return sum(system.positions()[partition] - before[partition] for partition in mine)
@@ -155,6 +156,7 @@ def out_of_file_descriptors(system: System) -> Iterator[str]:
     prlimit(pid, RLIMIT_NOFILE, (STANDARD_STREAMS, usual[1]))
     try:
         cut = system.servers.postgres_proxy.cut_connections() + system.servers.kafka_proxy.cut_connections()
+        system.prove("it can open no file", lambda: "Too many open files" in system.log(victim))
         system.prove("it cannot reach Postgres", lambda: "retrying" in system.log(victim))
         system.rest(5)
     finally:
