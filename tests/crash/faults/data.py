@@ -131,6 +131,7 @@ def write_backlog(system: System, fill: Callable[[], None]) -> tuple[float, floa
     filled_to, ends = time.time(), system.log_ends()
     for worker in workers:
         system.start_worker(worker)
+    system.mended()
     system.wait("the backlog is written", lambda: not behind(system, ends), DRAIN_SECONDS)
     return filled_from, filled_to
 

@@ -64,6 +64,7 @@ def dead_letter_flood(system: System) -> Iterator[str]:
     sudden_from = time.time()
     letters = sum(letters_by_reason(system).values())
     producer.send(islice(flood, FLOOD_RECORDS))
+    system.mended()
     sudden_to, ends = time.time(), system.log_ends()
     system.prove("a flood waits to be written", lambda: behind(system, ends))
     system.wait("the flood is written", lambda: not behind(system, ends), DRAIN_SECONDS)

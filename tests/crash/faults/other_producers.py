@@ -88,6 +88,7 @@ def other_producers(system: System) -> Iterator[str]:
     for number, aborted in enumerate((False, True, True, False)):
         producer = TopicProducer(system, {"transactional.id": f"{system.name}-{number}"})
         producer.send_in_transaction(list(islice(source, RECORDS_OF_EACH)), aborted=aborted)
+    system.mended()
     system.wait_flowing(300)  # behind the transactions' ends, in every partition
     skipped = system.prove(
         "the ends of transactions were passed",
@@ -118,6 +119,7 @@ def duplicates(system: System) -> Iterator[str]:
         producer.repeat(everywhere[::-1] if partition % 2 else everywhere, sent_at_ms, partition=partition)
     for worker in workers:
         system.start_worker(worker)
+    system.mended()
     system.processes.wait_ready(*workers)
     superfluous = len(again) * (TIMES - 1) + len(everywhere) * (len(system.log_ends()) - 1)
     system.prove(
@@ -144,6 +146,7 @@ def one_partition_hot(system: System) -> Iterator[str]:
     system.moment()
     began, before = time.time(), system.log_ends()
     producer.send(hot)
+    system.mended()
     ends = system.log_ends()
     (partition,) = (number for number, end in ends.items() if end - before[number] >= HOT_RECORDS)
     system.prove("it is behind", lambda: system.positions()[partition] < ends[partition])
