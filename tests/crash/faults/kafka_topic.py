@@ -173,6 +173,8 @@ def retention_overtakes_stopped(system: System) -> Iterator[str]:
     admin.set(retention_ms="3600000")
     expected = sum(end - position for (_, end), position in zip(ranges, _in_order(system.positions()), strict=True))
     send_again(system)
+    removed = sum(end for _, end in ranges)
+    system.wait("records wait behind those that are gone", lambda: sum(system.log_ends().values()) > removed + 100)
     system.mended()
     start_two_workers(system)
     system.prove("the workers have counted a loss", lambda: lost(system) > 0, 40)
