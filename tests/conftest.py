@@ -11,6 +11,8 @@ from dev_servers.kafka import Kafka
 from dev_servers.moto_sqs import Moto
 from dev_servers.postgres import Postgres
 
+pytest_plugins = ["crash.table"]  # here, since the process that prints a table reads the conftest.py of no folder below
+
 
 @pytest.fixture(scope="session")
 def servers_directory() -> Iterator[Path]:

@@ -8,9 +8,11 @@ the pipeline told. So what was sent is known from the ledger alone, and the clea
 import re
 import time
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
@@ -26,8 +28,8 @@ from pipeline.errors import FatalError
 from stream_app.dead_letters import Opener
 from stream_app.masking.masker import Masker
 
-RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|2001:db8:[0-9a-f:]+")
-"""What an IP address or a device id of the made-up logins looks like."""
+RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|(?i:2001:0?db8:[0-9a-f:]+)")
+"""What an IP address or a device id of the made-up logins looks like, an IPv6 address also in its long form."""
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 RECORDS_WITHOUT_ID = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
@@ -64,6 +66,8 @@ class Sides:
     opener: Opener
     written_files: Sequence[tuple[Path, int]] = ()
     """Logs and metrics, each with the byte from which on this run wrote it."""
+    partitions_added: bool = False
+    """While records were written: a key may then be in another partition than before."""
 
 
 def _count(help_: str) -> int:
@@ -90,6 +94,7 @@ class Verdict:
     commits_off: int = _count("partitions whose offset in Kafka is not the position")
     left_in_queue: int = _count("messages still in the queue")
     out_of_order: int = _count("records of a message group out of order")
+    scattered: int = _count("partitions beyond one in which a message group is")
     raw_values: int = _count("raw values in logs, metrics or tables")
     recoveries_seconds: list[float] = field(default_factory=list)
     """For each fault: from its end until all that was sent before that was in Postgres."""
@@ -269,8 +274,9 @@ def _check_positions(
 
 
 def _check_records(sides: Sides, consumer: Consumer, log_ends: Mapping[int, int], verdict: Verdict) -> None:
-    """Each record is what was sent, and those of a message group first appear in the order sent."""
+    """Each record is what was sent, and those of a message group are in one partition and first appear there in the order sent."""
     last_numbers: dict[tuple[int, str, str], int] = {}
+    partitions: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     for message in _records(consumer, sides.topic, log_ends):
         verdict.records += 1
         message_id = message_id_of(message.headers() or (), message.topic(), message.partition(), message.offset())
@@ -281,14 +287,20 @@ def _check_records(sides: Sides, consumer: Consumer, log_ends: Mapping[int, int]
         if sha256(message.value() or b"") != entry.body_sha256:
             verdict.found("altered", f"the record of {message_id}")
         again = sides.ledger.count("records", message_id) > 1
-        if entry.group is None or again:
+        if entry.group is None:
             continue
         if (message.key() or b"").decode() != entry.group:
             verdict.found("altered", f"the key of {message_id}")
+        partitions[entry.queue, entry.group].add(message.partition())
+        if again:
+            continue
         group = (message.partition(), entry.queue, entry.group)
         if entry.number < last_numbers.get(group, -1):
             verdict.found("out_of_order", f"{message_id} of {entry.group} at offset {message.offset()}")
         last_numbers[group] = entry.number
+    for (queue, name), found in partitions.items():
+        if len(found) > 1 and not sides.partitions_added:
+            verdict.found("scattered", f"{name} of {queue} in partitions {sorted(found)}", len(found) - 1)
 
 
 def message_id_of(headers: Iterable[tuple[str, Any]], topic: str, partition: int, offset: int) -> str:
@@ -333,10 +345,18 @@ def _check_endings(ledger: Ledger, verdict: Verdict) -> None:
         setattr(verdict, problem, ledger.total(condition))
 
 
+def _as_sent(candidate: str) -> str:
+    """An IPv6 address as the ledger has it."""
+    try:
+        return str(IPv6Address(candidate))
+    except AddressValueError:
+        return candidate
+
+
 def _check_files(sides: Sides, verdict: Verdict) -> None:
     for path, start in sides.written_files:
         with path.open("rb") as file:
             file.seek(start)
-            candidates = {match.decode() for match in RAW_VALUE.findall(file.read())}
+            candidates = {_as_sent(match.decode()) for match in RAW_VALUE.findall(file.read())}
         for _ in sides.ledger.raw_values(candidates):
             verdict.found("raw_values", path.name)

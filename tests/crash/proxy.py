@@ -44,7 +44,13 @@ class Trap:
     """Asked with each chunk that a client sends; a request of up to 64 KiB usually is one chunk."""
     moment: Moment
     times: int = 1
+    answers: Callable[[bytes], Callable[[bytes], bool]] = lambda _: lambda _: True
+    """Made of the request's chunk: asked with each chunk that the server sends after it, whether that holds the answer. The first
+    one does, unless the protocol says otherwise."""
     sprung: int = 0
+    """Requests that were caught."""
+    answered: int = 0
+    """Those of them that the server had answered when it was cut."""
 
     def catches(self, chunk: bytes) -> bool:
         """Whether it is to be cut; counted."""
@@ -107,9 +113,15 @@ class Proxy:
         """End the open connections, by RST or FIN; how many there were. New ones are welcome."""
         return int(self._do(self._cut_all(reset=reset)))
 
-    def trap(self, matches: Callable[[bytes], bool], moment: Moment, times: int = 1) -> Trap:
-        """Lie in wait for a request; ``.sprung`` counts those that were caught."""
-        trap = Trap(matches, moment, times)
+    def trap(
+        self,
+        matches: Callable[[bytes], bool],
+        moment: Moment,
+        times: int = 1,
+        answers: Callable[[bytes], Callable[[bytes], bool]] | None = None,
+    ) -> Trap:
+        """Lie in wait for a request; ``.sprung`` counts those that were caught, ``.answered`` those whose answer was."""
+        trap = Trap(matches, moment, times) if answers is None else Trap(matches, moment, times, answers)
         self._traps.append(trap)
         return trap
 
@@ -168,6 +180,7 @@ class _Connection:
         self._client = (reader, writer)
         self._server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._caught: Trap | None = None  # waits for the server's answer
+        self._is_answer: Callable[[bytes], bool] = lambda _: False
 
     async def run(self) -> None:
         await self._proxy._flowing.wait()
@@ -218,16 +231,19 @@ class _Connection:
             if trap is not None and trap.moment is Moment.BEFORE_FORWARDING:
                 self._cut()
                 return
+            if trap is not None:
+                self._is_answer = trap.answers(chunk)
+                self._caught = trap
             server.write(chunk)
             await server.drain()
             if trap is not None and trap.moment is Moment.AFTER_FORWARDING:
                 self._cut()
                 return
-            self._caught = self._caught or trap
 
     async def _pass_answers(self, chunks: "asyncio.Queue[_Due]", client: asyncio.StreamWriter) -> None:
         while chunk := await self._next(chunks):
-            if self._caught is not None:
+            if self._caught is not None and self._is_answer(chunk):
+                self._caught.answered += 1
                 self._cut()
                 return
             client.write(chunk)

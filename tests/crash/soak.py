@@ -131,7 +131,7 @@ class Soak:
         except FaultDidNotTakePlaceError:
             self.report.unproved.append(fault.name)
         else:
-            self.report.injected.append((fault.name, time.time()))
+            self.report.injected.append((fault.name, self.system.mended_at or time.time()))
         injection.close()
         sent = self.system.sent
         self._wait_recovered(fault.name, sent, time.time())

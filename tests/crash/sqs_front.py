@@ -205,16 +205,26 @@ def half_refused(request: Request) -> Answer | None:
     return answer({**done, "Failed": [*done.get("Failed", ()), *failed]})
 
 
-def thrice(request: Request) -> Answer | None:
+class Thrice:
     """A rule: what is received for the first or second time is visible at once again, for others to receive it too."""
-    if request.operation != "ReceiveMessage":
-        return None
-    received = request.forward()
-    entries = [
-        {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0}
-        for index, message in enumerate(received.json.get("Messages", ()))
-        if int(message["Attributes"]["ApproximateReceiveCount"]) <= 2
-    ]
-    if entries:
-        request.ask("ChangeMessageVisibilityBatch", {"QueueUrl": request.body["QueueUrl"], "Entries": entries})
-    return received
+
+    def __init__(self) -> None:
+        self.thirds = 0
+        """Messages that were received for the third time."""
+
+    def __call__(self, request: Request) -> Answer | None:
+        """The server's own answer, after it was made to give the messages out again."""
+        if request.operation != "ReceiveMessage":
+            return None
+        received = request.forward()
+        messages = received.json.get("Messages", ())
+        counts = [int(message["Attributes"]["ApproximateReceiveCount"]) for message in messages]
+        self.thirds += counts.count(3)
+        entries = [
+            {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"], "VisibilityTimeout": 0}
+            for index, (message, count) in enumerate(zip(messages, counts, strict=True))
+            if count <= 2
+        ]
+        if entries:
+            request.ask("ChangeMessageVisibilityBatch", {"QueueUrl": request.body["QueueUrl"], "Entries": entries})
+        return received

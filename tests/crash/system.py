@@ -44,10 +44,13 @@ ABSENCE_SECONDS = 60.0
 """How long a server is away in the faults that say so."""
 
 FIFO_BRIDGE = "fifo-bridge"
-"""How the names of those begin that read the second queue. To a fault they are part of the load: ``bridges`` does not name them."""
+"""How the names of those begin that read the second queue. A fault breaks one queue's bridges, the others are part of its load."""
 SECOND_QUEUE_SHARE = 0.2
 """Of the first queue's rate. From a FIFO queue of 18,000 ElasticMQ gave out 24 messages a second, at 4 s a request: what gathers
 in it while a part is away must stay short."""
+
+FIFO_SHARE = 0.5
+"""Of the faults that break a bridge, where there are two queues."""
 
 QUICK_SESSION_SECONDS = 6.0
 """The least that a worker takes; so that a lost worker's partitions are given to others soon."""
@@ -103,15 +106,20 @@ class System:
         self.name = f"crash-{secrets.token_hex(4)}"
         self.expected: dict[str, int] = {}
         """What the verdict must show though it is a problem, by its field: records that retention has removed are ``lost``."""
+        self.partitions_added = False
+        """Whether a fault has added some: a message group may then be in two."""
         self.absence_seconds = ABSENCE_SECONDS
         self.keep = False
         """Leave database and topic as they are at the end, for whoever looks for what went wrong."""
         self.proved: list[str] = []
         """What :meth:`prove` has seen."""
+        self.mended_at: float | None = None
+        """When :meth:`mended` was called, in seconds since the epoch."""
         self.dsn = ""
         self.queues: list[Queue] = []
         self.workloads: list[Workload] = []
         """One for each queue."""
+        self._breaks_fifo = False
         self._open = ExitStack()
         self._metrics_before: dict[int, str] = {}  # by process id
         self._log_from: dict[str, int] = {}
@@ -214,8 +222,8 @@ class System:
 
     @property
     def bridges(self) -> list[str]:
-        """The names of those that run."""
-        return [name for name in self.processes.running if name.startswith("bridge")]
+        """The names of those that run; where there are two queues, of one of them: chance says which for each fault."""
+        return [name for name in self.processes.running if name.startswith(FIFO_BRIDGE if self._breaks_fifo else "bridge")]
 
     @property
     def worker(self) -> str:
@@ -286,9 +294,15 @@ class System:
         self.proved.append(what)
         return value
 
+    def mended(self) -> None:
+        """The fault ends here, though what proves it is still to be seen: recovery is measured from here, not from the yield."""
+        self.mended_at = time.time()
+
     def begin_anew(self) -> None:
         """Show logs, and metrics that count, without what has been before: it proves nothing of the next fault."""
         self.proved.clear()
+        self.mended_at = None
+        self._breaks_fifo = self.setup.also_fifo and self.chance.random() < FIFO_SHARE
         for name, child in self.processes.running.items():
             self._metrics_before[child.pid] = self.processes.scrape(name)
             self._log_from[name] = child.log_file.stat().st_size
@@ -393,6 +407,7 @@ class System:
             masker=Masker.load(parse_methods(""), keyset_file=self.keys_directory / MASKING.name),
             opener=Opener.load(self.keys_directory / DEAD_LETTER_PRIVATE.name),
             written_files=[*written, (servers.postgres.log_file, self._postgres_log_from)],
+            partitions_added=self.partitions_added,
         )
 
     def peak_mebibytes(self, kind: str) -> float:

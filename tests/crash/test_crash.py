@@ -5,14 +5,15 @@ CI runs the fast ones. ``make crash`` runs all; ``make crash FAULT=NAME SEED=NUM
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from crash.conftest import OUTCOMES
 from crash.faults import Fault, all_faults
 from crash.run import run_fault
 from crash.servers import Servers
+from crash.table import PROPERTY
 
 SEED = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1_000_000))
 FAULTS = all_faults()
@@ -29,10 +30,10 @@ def chosen() -> list[Fault]:
 
 @pytest.mark.parametrize("fault", chosen(), ids=lambda fault: fault.name)
 def test_nothing_is_lost_and_nothing_double(
-    fault: Fault, crash_servers: Servers, tmp_path: Path, pytestconfig: pytest.Config
+    fault: Fault, crash_servers: Servers, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     again = f"make crash FAULT={fault.name} SEED={SEED}"
     print(f"again: {again}; logs: {tmp_path}")  # noqa: T201 - shown with a failure
     outcome = run_fault(fault, crash_servers, tmp_path, SEED)
-    pytestconfig.stash[OUTCOMES].append((SEED, outcome))
+    record_property(PROPERTY, f"{SEED} {outcome.line}")
     assert not outcome.failures, "\n".join([*outcome.failures, f"again: {again}"])

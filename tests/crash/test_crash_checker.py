@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from ipaddress import IPv6Address
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -148,11 +149,15 @@ def test_a_message_that_sqs_has_put_aside_is_found(sides: Sides, system: System)
     system.sqs.purge_queue(QueueUrl=url)
 
 
-class Spoiled:
-    """A record with another value or key."""
+def sent_as_ipv6() -> str:
+    return next(ip for message in SENT for ip in message.raw_values if ":" in ip)
 
-    def __init__(self, record: Any, value: bytes | None = None, key: bytes | None = None) -> None:
-        self._record, self._value, self._key = record, value, key
+
+class Spoiled:
+    """A record with another value, key or partition."""
+
+    def __init__(self, record: Any, value: bytes | None = None, key: bytes | None = None, partition: int | None = None) -> None:
+        self._record, self._value, self._key, self._partition = record, value, key, partition
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._record, name)
@@ -162,6 +167,9 @@ class Spoiled:
 
     def key(self) -> Any:
         return self._key or self._record.key()
+
+    def partition(self) -> Any:
+        return self._record.partition() if self._partition is None else self._partition
 
 
 def of_one_group(records: list[Any]) -> tuple[int, int]:
@@ -176,13 +184,26 @@ def swapped(records: list[Any]) -> list[Any]:
     return records
 
 
+def spread(records: list[Any]) -> list[Any]:
+    """A group in two partitions, in the order sent in each."""
+    _, other = of_one_group(records)
+    records[other] = Spoiled(records[other], partition=(records[other].partition() + 1) % 4)
+    return records
+
+
+def repeated_elsewhere(records: list[Any]) -> list[Any]:
+    return [*records, Spoiled(records[0], partition=(records[0].partition() + 1) % 4)]
+
+
 def repeated_at_the_end(records: list[Any]) -> list[Any]:
     return [*records, records[0]]
 
 
 RECORDS: dict[str, tuple[Callable[[list[Any]], list[Any]], dict[str, int]]] = {
     "order of a group broken": (swapped, {"out_of_order": 1}),
+    "a group in two partitions": (spread, {"scattered": 1}),
     "a message forwarded twice": (repeated_at_the_end, {}),
+    "a message forwarded twice, to two partitions": (repeated_elsewhere, {"scattered": 1}),
     "a record's value altered": (lambda records: [Spoiled(records[0], value=b"{}"), *records[1:]], {"altered": 1}),
     "a record's key altered": (lambda records: [Spoiled(records[0], key=b"group-99"), *records[1:]], {"altered": 1}),
 }
@@ -195,7 +216,13 @@ def test_what_was_spoiled_in_the_topic_is_found(sides: Sides, monkeypatch: pytes
     monkeypatch.setattr(checker, "_records", lambda *arguments: change(list(read(*arguments))))
     verdict = check(sides)
     assert verdict.problems == problems, str(verdict)
-    assert verdict.redelivered == (what == "a message forwarded twice")
+    assert verdict.redelivered == ("forwarded twice" in what)
+
+
+def test_where_partitions_were_added_a_group_may_be_in_two(sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = checker._records
+    monkeypatch.setattr(checker, "_records", lambda *arguments: spread(list(read(*arguments))))
+    assert check(replace(sides, partitions_added=True)).problems == {}
 
 
 def test_a_raw_value_in_a_log_is_found_and_what_only_looks_like_one_is_not(sides: Sides, system: System, tmp_path: Path) -> None:
@@ -211,6 +238,9 @@ def test_a_raw_value_in_a_log_is_found_and_what_only_looks_like_one_is_not(sides
         lines.writelines(f"refused: {value!r}\n" for value in message.raw_values)
     verdict = check(sides)
     assert verdict.problems == {"raw_values": 2}
+    with log.open("a") as lines:
+        lines.write(f"refused: {IPv6Address(sent_as_ipv6()).exploded.upper()}\n")
+    assert check(sides).problems == {"raw_values": 3}
     assert not any(value in str(verdict) for value in message.raw_values)
     assert len(sides.written_files) >= 6, "logs and metrics of bridge and worker, Postgres's log, this one"
     assert system.ledger.sent == GOOD + BAD

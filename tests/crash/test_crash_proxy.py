@@ -9,6 +9,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 import pytest
 
+from crash.faults.kafka import answer_to
 from crash.proxy import Moment, Proxy
 from dev_servers.ports import HOST
 
@@ -155,9 +156,37 @@ def test_a_trap_cuts_the_request_that_it_waits_for_at_its_moment(
     if moment is not Moment.BEFORE_FORWARDING:
         wait_for(server.lines, 3)
     assert server.lines[2:] == ([] if moment is Moment.BEFORE_FORWARDING else [b"commit\n"])
-    assert (trap.sprung, proxy.cut) == (1, 1)
+    assert (trap.sprung, trap.answered, proxy.cut) == (1, moment is Moment.AFTER_THE_ANSWER, 1)
     with socket.create_connection((HOST, proxy.port), timeout=5) as another:
         assert ask(another, b"commit again\n") == b"commit again\n", "it springs as often as it was told, no more"
+
+
+def test_a_trap_waits_for_the_answer_to_its_own_request(proxy: Proxy, client: socket.socket) -> None:
+    trap = proxy.trap(
+        lambda chunk: b"commit" in chunk, Moment.AFTER_THE_ANSWER, answers=lambda request: lambda chunk: chunk == request
+    )
+    proxy.slow_down(delay_seconds=0.2)
+    client.sendall(b"another\n")
+    time.sleep(0.1)
+    client.sendall(b"commit\n")  # before the other one's answer
+    assert client.recv(100) == b"another\n"
+    with pytest.raises(ConnectionResetError):
+        client.recv(100)
+    assert (trap.sprung, trap.answered) == (1, 1)
+
+
+def test_the_answer_to_a_request_of_kafka_is_known_by_its_number() -> None:
+    def frame(number: int, body: bytes = b"") -> bytes:
+        return (4 + len(body)).to_bytes(4) + number.to_bytes(4) + body
+
+    request = bytes(8) + (7).to_bytes(4) + b"..."
+    begins_in = answer_to(request)
+    stream = frame(5, b"\0\0\0\x07" * 3) + frame(6) + frame(7, b"stored")
+    begins_at = len(stream) - len(frame(7, b"stored"))
+    seen = [begins_in(stream[place : place + 1]) for place in range(len(stream))]
+    assert seen.index(True) == begins_at + 7, "its length and its number have been read"
+    assert answer_to(request)(stream)
+    assert not answer_to(request)(stream[:begins_at])
 
 
 @pytest.mark.usefixtures("client")  # the connection of before

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 from mypy_boto3_sqs import SQSClient
 
-from crash.sqs_front import GARBAGE, RESET, Answer, Request, SqsFront, each, error, first, half_refused, in_turn, thrice
+from crash.sqs_front import GARBAGE, RESET, Answer, Request, SqsFront, Thrice, each, error, first, half_refused, in_turn
 from crash.workload import Queue, sqs_client
 from dev_servers.elasticmq import ElasticMq
 
@@ -92,9 +92,11 @@ def test_half_of_a_batch_fails_and_the_other_half_is_done(front: SqsFront, clien
 
 
 def test_each_message_is_received_three_times(front: SqsFront, client: SQSClient, url: str) -> None:
-    front.rules.append(thrice)
+    rule = Thrice()
+    front.rules.append(rule)
     counts = [[int(message["Attributes"]["ApproximateReceiveCount"]) for message in receive(client, url)] for _ in range(4)]
     assert counts == [[1] * 4, [2] * 4, [3] * 4, []]
+    assert rule.thirds == 4
 
 
 def test_what_a_rule_holds_back_goes_on_when_it_is_healed(front: SqsFront, client: SQSClient, url: str) -> None:

@@ -65,6 +65,14 @@ class Queue:
         found = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
         return int(found[names[0]]), int(found[names[1]])
 
+    def put_aside(self) -> int:
+        """How many messages SQS itself has put aside."""
+        if self.dead_letters_url is None:
+            return 0
+        names: Any = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.sqs.get_queue_attributes(QueueUrl=self.dead_letters_url, AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
+
     def dead_letters(self) -> Iterator[str]:
         """The ids of the messages that SQS itself has put aside; each is given out once."""
         while self.dead_letters_url is not None:

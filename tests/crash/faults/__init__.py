@@ -12,16 +12,18 @@ Adding a fault: write a generator in the module of the part that it breaks and d
         assert "partition_stopped" not in system.log("worker-1")
 
 It begins when messages flow from end to end. It breaks something by the verbs of :class:`crash.system.System`, proves that the
-break took place (``system.prove``: a counter, a log line, a trap that sprang; without a proof the case fails), mends it, and yields
-once: in words, how it is known that it took place. After the yield everything has come to rest, and the processes still run; what
-is promised beyond the checker's verdict is asserted there. Whatever it breaks of the shared servers it mends in a ``finally``; what
-can't be mended, or needs other settings, gets servers of its own: ``servers=lambda directory: Servers(directory, postgres=...)``.
-Where something must be lost (retention), it says how much before its end: ``system.expected["lost"] = 12``. ``setup`` says what
-runs; ``proxied=("postgres",)`` leads through ``system.servers.postgres_proxy``, which can be slow, silent, away, or spring a trap.
-The promise is one line of the table in ``docs/reliability.md``. ``fast=True`` puts it among those that CI runs, which together may
-take no more than about two minutes. ``soak=True`` puts it among those that ``make soak`` draws: on the usual servers, mended before
-the yield (what stands after it is left out there), its proof true for any number of other faults before it (``system.metric`` and
-``system.log`` then show what has been since this one began), its ``setup`` asking for nothing but what ``soak.SETUP`` has.
+break took place (``system.prove``: a counter, a log line, a trap that sprang; without a proof the case fails), mends it, and
+yields once: in words, how it is known that it took place. Recovery is measured from the yield; where something is still to be seen
+between mending and yield, ``system.mended()`` says when it was mended, and recovery is measured from there. After the yield
+everything has come to rest, and the processes still run; what is promised beyond the checker's verdict is asserted there. Whatever
+it breaks of the shared servers it mends in a ``finally``; what can't be mended, or needs other settings, gets servers of its own:
+``servers=lambda directory: Servers(directory, postgres=...)``. Where something must be lost (retention), it says how much before
+its end: ``system.expected["lost"] = 12``. ``setup`` says what runs; ``proxied=("postgres",)`` leads through
+``system.servers.postgres_proxy``, which can be slow, silent, away, or spring a trap. The promise is one line of the table in
+``docs/reliability.md``. ``fast=True`` puts it among those that CI runs, which together may take no more than about two minutes.
+``soak=True`` puts it among those that ``make soak`` draws: on the usual servers, mended before the yield (what stands after it is
+left out there), its proof true for any number of other faults before it (``system.metric`` and ``system.log`` then show what has
+been since this one began), its ``setup`` asking for nothing but what ``soak.SETUP`` has.
 
 What the runner and checker then hold it to: nothing lost, double, unknown, altered, misplaced or in the clear; positions and
 offsets at the log's end; the queue empty; every process alive and ended by SIGTERM with 0; memory and recovery within bounds.

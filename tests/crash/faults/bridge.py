@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from crash.faults import fault
 from crash.messages import Ending, Message
-from crash.sqs_front import each, error, thrice
+from crash.sqs_front import Thrice, each, error
 from crash.system import Setup, System
 from dev_servers.made_up_logins import made_up_logins
 
@@ -17,10 +17,18 @@ UNAVAILABLE = error(503, "ServiceUnavailable")
 STOP_SECONDS = 10.0
 """BRIDGE_SHUTDOWN_SECONDS, and what a process needs to end."""
 
+FIFO_MESSAGES_PER_SECOND = 100.0
+"""What ElasticMQ gives out of a FIFO queue, with room to catch up."""
 SMALL_RECORD_BYTES = 4_096
 UNACKNOWLEDGED = "bridge_unacknowledged_messages"
 
 
+@fault(
+    "bridge-killed-between-produce-and-delete-fifo",
+    "Of a FIFO queue too what a killed bridge had not deleted is forwarded again and written once; order within a group stands.",
+    recovery_seconds=20,
+    setup=Setup(fifo=True, messages_per_second=FIFO_MESSAGES_PER_SECOND, proxied=("sqs",)),
+)
 @fault(
     "bridge-killed-between-produce-and-delete",
     "What a killed bridge had forwarded and not deleted comes again, is forwarded again, and is written once.",
@@ -35,13 +43,14 @@ def killed_between_produce_and_delete(system: System) -> Iterator[str]:
     (victim,) = system.bridges
     system.moment()
     front.rules.append(each(UNAVAILABLE, "DeleteMessageBatch"))
-    forwarded = system.metric(victim, "bridge_messages_forwarded_total")
-    system.prove("deletes are refused", lambda: front.interfered["DeleteMessageBatch"] >= 2)
+    forwarded, refused = system.metric(victim, "bridge_messages_forwarded_total"), front.interfered["DeleteMessageBatch"]
+    system.prove("deletes are refused", lambda: front.interfered["DeleteMessageBatch"] >= refused + 2)
     system.wait("it forwards more", lambda: system.metric(victim, "bridge_messages_forwarded_total") > forwarded)
     held = system.metric(victim, "bridge_in_flight_messages")
     system.kill(victim)
     front.heal()
     system.start_bridge(victim)
+    system.mended()
     system.prove("they come again", lambda: "bridge_started" in system.log(victim) and redelivered(system, victim))
     yield f"SIGKILL with {held:g} messages in hand; they came again"
 
@@ -70,6 +79,7 @@ def killed_before_the_acknowledgement(system: System) -> Iterator[str]:
     finally:
         proxy.heal()
     system.start_bridge(victim)
+    system.mended()
     system.prove("they come again", lambda: redelivered(system, victim))
     yield f"SIGKILL with {held:g} records that Kafka had not acknowledged; they came again"
 
@@ -121,6 +131,12 @@ def produce_hangs_past_visibility(system: System) -> Iterator[str]:
 
 
 @fault(
+    "bridge-receipts-expire-fifo",
+    "A message of a FIFO queue whose receipt expired holds its group back until it comes again; order stands.",
+    recovery_seconds=20,
+    setup=Setup(fifo=True, messages_per_second=FIFO_MESSAGES_PER_SECOND, proxied=("sqs",)),
+)
+@fault(
     "bridge-receipts-expire",
     "A message whose receipt expired before its delete comes again and is written once; the bridge counts it.",
     recovery_seconds=20,
@@ -139,10 +155,17 @@ def receipts_expire(system: System) -> Iterator[str]:
         system.prove("messages come again", lambda: system.metric(bridge, "bridge_messages_redelivered_total"), 30)
     finally:
         front.heal()
+        system.mended()
     expired = system.prove("receipts have expired", lambda: system.metric(bridge, "bridge_receipts_expired_total"))
     yield f"{expired:g} receipts and more expired"
 
 
+@fault(
+    "bridges-two-on-one-queue-fifo",
+    "Two bridges share a FIFO queue; the paused one's groups go on at the other, and its late deletes and records change no order.",
+    recovery_seconds=15,
+    setup=Setup(fifo=True, messages_per_second=FIFO_MESSAGES_PER_SECOND, bridges=2),
+)
 @fault(
     "bridges-two-on-one-queue",
     "Two bridges share a queue; one that is paused loses its messages to the other, and its late deletes change nothing.",
@@ -160,7 +183,11 @@ def two_on_one_queue(system: System) -> Iterator[str]:
         system.prove("the other gets them", lambda: system.metric(other, "bridge_messages_redelivered_total"), 30)
     finally:
         system.thaw(victim)
-    yield "SIGSTOP to one of them until the other got its messages, then SIGCONT"
+        system.mended()
+    late = system.prove(
+        "SQS refuses the late ones", lambda: system.metric(victim, "bridge_messages_deleted_total", result="expired")
+    )
+    yield f"SIGSTOP to one of them until the other got its messages, then SIGCONT; {late:g} deletes and more came too late"
 
 
 @fault(
@@ -174,13 +201,15 @@ def delivers_three_times(system: System) -> Iterator[str]:
     """What was received for the first or second time is visible again at once."""
     (bridge,) = system.bridges
     front = system.servers.sqs_front
-    front.rules.append(thrice)
+    again_at_once = Thrice()
+    front.rules.append(again_at_once)
     try:
         system.rest(5)
         again = system.prove("they come again", lambda: system.metric(bridge, "bridge_messages_redelivered_total"))
+        thirds = system.prove("and a third time", lambda: again_at_once.thirds)
     finally:
         front.heal()
-    yield f"{again:g} messages came again"
+    yield f"{again:g} times a message came again, {thirds} of them the third time"
 
 
 @fault(
@@ -199,8 +228,35 @@ def group_with_refused_message(system: System) -> Iterator[str]:
     system.moment()
     login = next(iter(made_up_logins(1, 1)))
     body = json.dumps({**asdict(login), "extra": system.chance.randbytes(2 * SMALL_RECORD_BYTES).hex()})
-    system.workload.send([Message(body, Ending.QUEUE_DEAD_LETTER, (login.ip, login.device_id))])
+    (refused,) = system.workload.send([Message(body, Ending.QUEUE_DEAD_LETTER, (login.ip, login.device_id))])
+    entry = system.ledger.find(refused)
+    assert entry is not None
     system.prove("Kafka refuses it", lambda: system.metric(bridge, "bridge_messages_refused_total"), 30)
-    system.wait_flowing()
+
+    def later_of_the_group() -> list[str]:
+        return system.ledger.ids(f"message_group = '{entry.group}' AND number > {entry.number}", 10_000)
+
+    def written_of_the_group() -> int:
+        """How many of them were written while SQS had not put the refused one aside."""
+        written = _written(system, later_of_the_group())
+        assert system.queue.put_aside() == 0, "it was put aside before anybody looked"
+        return written
+
+    system.wait("later messages of its group are sent", lambda: len(later_of_the_group()) >= 10)
+    system.wait_flowing(100)  # of other groups, sent as late as those
+    assert written_of_the_group() == 0, "a later message of its group was not held back"
     system.prove("as often as SQS gives it out", lambda: system.metric(bridge, "bridge_messages_refused_total") >= 3, 60)
-    yield "one message was refused three times; those of other groups came through meanwhile"
+    system.mended()  # for what SQS hides it for another time
+    assert written_of_the_group() == 0, "a later message of its group was not held back"
+    held = system.prove("it is put aside and its group goes on", lambda: _written(system, later_of_the_group()), 30)
+    yield f"one message was refused three times; then its group went on with {held} held ones, while others never stood still"
+
+
+def _written(system: System, message_ids: list[str]) -> int:
+    """How many of these have come to their end."""
+    ((number,),) = system.query(
+        """SELECT (SELECT count(*) FROM user_logins WHERE message_id = ANY(%(ids)s::uuid[]))
+            + (SELECT count(*) FROM dead_letters WHERE message_id = ANY(%(ids)s::uuid[]))""",
+        {"ids": message_ids},
+    )
+    return int(number)

@@ -1,11 +1,12 @@
 """Rows and dead letters that Postgres refuses."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
 from crash.faults import fault
-from crash.faults.data import letters_by_reason, pace, write_backlog
+from crash.faults.data import DRAIN_SECONDS, behind, letters_by_reason, pace
 from crash.faults.postgres import over_partitions
 from crash.messages import Ending, Message, good
 from crash.system import Setup, System
@@ -32,11 +33,15 @@ def _rows_refused(system: System, share: float, records: int) -> str:
     for setting in ("log_statement = 'all'", "log_parameter_max_length_on_error = -1", "log_error_verbosity = 'verbose'"):
         system.query(f'ALTER DATABASE "{database}" SET {setting}')
     system.query("ALTER TABLE user_logins ADD CONSTRAINT no_such_device CHECK (device_type <> 'refused')")
-    filled = write_backlog(system, lambda: producer.send(_some_refused(system.chance, records, share)))
+    filled_from = time.time()
+    producer.send(_some_refused(system.chance, records, share))  # to workers that run, and have prepared what Postgres now refuses
+    system.mended()
+    filled_to, ends = time.time(), system.log_ends()
+    system.wait("what was sent is written", lambda: not behind(system, ends), DRAIN_SECONDS)
     splits = sum(system.metric(worker, "stream_batch_splits_total") for worker in system.workers)
     refused = system.prove("rows were refused", lambda: letters_by_reason(system).get("row_refused", 0))
     system.query("ALTER TABLE user_logins DROP CONSTRAINT no_such_device")
-    return f"{refused:,} rows of {records:,} refused: {pace(system, *filled)}, batches halved {splits:,.0f} times"
+    return f"{refused:,} rows of {records:,} refused: {pace(system, filled_from, filled_to)}, batches halved {splits:,.0f} times"
 
 
 @fault(

@@ -1,6 +1,6 @@
 """Kafka, one node on which everything depends: restarted, killed, away, frozen, slow, silent; its lines cut, its disk broken."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from signal import Signals
 
@@ -12,7 +12,26 @@ from crash.system import Setup, System
 from dev_servers.kafka import Kafka
 
 PRODUCE = 0
-"""The number of the request, in bytes 4 and 5 of each that a client sends."""
+"""The number of the kind of request, in bytes 4 and 5 of each; in bytes 8 to 11 is the request's own, which its answer repeats."""
+
+
+def answer_to(request: bytes) -> Callable[[bytes], bool]:
+    """For each chunk that Kafka sends after a request: whether the answer to it begins there. Others may come before."""
+    number, unread = request[8:12], b""
+
+    def begins_in(chunk: bytes) -> bool:
+        nonlocal unread
+        unread += chunk
+        while len(unread) >= 8:
+            if unread[4:8] == number:
+                return True
+            end = 4 + int.from_bytes(unread[:4])
+            if len(unread) < end:
+                return False
+            unread = unread[end:]
+        return False
+
+    return begins_in
 
 
 def _node(system: System) -> Kafka:
@@ -65,6 +84,12 @@ def restarted(system: System) -> Iterator[str]:
     yield "the bridge missed Kafka"
 
 
+@fault(
+    "kafka-killed-fifo",
+    "With a FIFO queue the same, and the order within each message group stands.",
+    recovery_seconds=30,
+    setup=Setup(fifo=True, messages_per_second=100),
+)
 @fault(
     "kafka-killed",
     "Of a killed Kafka bridge and workers think as of a restarted one: what was acknowledged is there, what was not comes again.",
@@ -198,18 +223,21 @@ def connections_reset(system: System) -> Iterator[str]:
     for _ in range(10):
         system.moment()
         cut += system.servers.kafka_proxy.cut_connections()
+    system.mended()
     made = system.prove("connections are made anew", lambda: max(0, system.servers.kafka_proxy.accepted - accepted - 30))
     yield f"{cut} connections were reset, and {made + 30} made anew"
 
 
 def _cut_produce(system: System, moment: Moment) -> Iterator[str]:
     system.moment()
-    trap = system.servers.kafka_proxy.trap(lambda chunk: chunk[4:6] == PRODUCE.to_bytes(2), moment, times=3)
+    trap = system.servers.kafka_proxy.trap(lambda chunk: chunk[4:6] == PRODUCE.to_bytes(2), moment, 3, answer_to)
     try:
         system.prove("three produce requests were caught", lambda: trap.sprung == 3)
+        if moment is Moment.AFTER_THE_ANSWER:
+            system.prove("Kafka had answered all three: it has the records", lambda: trap.answered == 3)
     finally:
         system.servers.kafka_proxy.heal()
-    yield "three produce requests were cut"
+    yield f"three produce requests were cut, {trap.answered} of them when Kafka had answered"
     assert records_in_topic(system) == system.workload.sent, "each record is there once: the producer is idempotent"
 
 

@@ -49,6 +49,7 @@ def rolling_restart(system: System) -> Iterator[str]:
         system.prove(f"node {node_id} is missed", lambda: max(_replicas(admin)) == 2)
         system.wait_flowing()
         node.start()
+        system.mended()
         system.wait("all replicas are in sync", lambda: _is_whole(admin))
     yield "each of three nodes was missed for a while, and records flowed"
 
@@ -67,6 +68,7 @@ def node_lost(system: System) -> Iterator[str]:
     led = [number for number, partition in admin.partitions().items() if partition.leader == victim]
     system.moment()
     _nodes(system)[victim].kill()
+    system.mended()
     system.prove(
         "its partitions have other leaders",
         lambda: all(partition.leader not in (victim, -1) for partition in admin.partitions().values()),

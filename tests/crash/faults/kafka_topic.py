@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from crash.faults import fault
+from crash.faults.worker_group import stop
 from crash.kafka_admin import KafkaAdmin, admin_of
 from crash.messages import Ending, Message, good
 from crash.system import Setup, System
@@ -51,6 +52,7 @@ def lost(system: System) -> float:
 def partitions_added(system: System) -> Iterator[str]:
     """From 4 to 6, under load."""
     system.moment()
+    system.partitions_added = True
     admin_of(system).add_partitions(6)
     system.prove("the bridge writes to a new partition", lambda: sum(system.log_ends().get(p, 0) for p in (4, 5)), 45)
     before = system.positions()
@@ -110,7 +112,7 @@ def topic_made_anew_and_grown(system: System) -> Iterator[str]:
     """While no worker runs; each partition's log is longer than the former one's when they are back."""
     admin = admin_of(system)
     let_drain(system)
-    system.processes.stop(*system.workers)
+    stop(system, *system.workers)
     before = _made_anew_and_grown(system, admin)
     send_again(system)
     start_two_workers(system)
@@ -171,6 +173,9 @@ def retention_overtakes_stopped(system: System) -> Iterator[str]:
     admin.set(retention_ms="3600000")
     expected = sum(end - position for (_, end), position in zip(ranges, _in_order(system.positions()), strict=True))
     send_again(system)
+    removed = sum(end for _, end in ranges)
+    system.wait("records wait behind those that are gone", lambda: sum(system.log_ends().values()) > removed + 100)
+    system.mended()
     start_two_workers(system)
     system.prove("the workers have counted a loss", lambda: lost(system) > 0, 40)
     yield f"retention removed {expected} records that nobody had read"
@@ -209,6 +214,7 @@ def retention_overtakes_running(system: System) -> Iterator[str]:
         held = sum(system.buffered(worker) for worker in system.workers)
     finally:
         system.servers.postgres_proxy.heal()
+        system.mended()
     send_again(system)
     system.prove("the workers have counted a loss", lambda: lost(system) > 0, 40)
     yield f"retention removed what they had not fetched; they held {held} records"
@@ -253,10 +259,11 @@ def group_offsets_changed(system: System) -> Iterator[str]:
     """While no worker runs they are set to the log's end, past records that nobody has read."""
     admin = admin_of(system)
     system.moment()
-    system.processes.stop(*system.workers)
+    stop(system, *system.workers)
     system.rest(2)
     ends = system.log_ends()
     admin.commit(ends)
     unread = system.prove("records are unread", lambda: max(0, sum(ends.values()) - sum(system.positions().values())))
+    system.mended()
     start_two_workers(system)
     yield f"{unread} records that nobody had read were behind the group's offsets"

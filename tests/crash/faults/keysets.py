@@ -71,6 +71,7 @@ def restart(system: System, worker: str) -> None:
     codes = system.processes.stop(worker)
     assert codes == {worker: 0}, codes
     system.start_worker(worker)
+    system.mended()
     system.processes.wait_ready(worker)
 
 

@@ -56,6 +56,7 @@ def removed(system: System) -> Iterator[str]:
     finally:
         away.rename(keyset)
     system.start_worker(worker)
+    system.mended()
     system.processes.wait_ready(worker)
     assert set(rows_by_key(system, began)) == {primary(keyset)}
     yield "a worker's start was refused while the file was away"

@@ -18,6 +18,9 @@ RECORDS_OF_EACH = 300
 TIMES = 100
 SAME_IN_BOTH = 3_000
 HOT_RECORDS = 30_000
+OTHERS_SECONDS_MAX = 5.0
+"""From sent to committed, 99 % of what is in other partitions: a window and a write take less than one second; the rest is for a
+machine on which others work."""
 YEAR_9999_MS = 253_402_300_799_000
 
 
@@ -88,6 +91,7 @@ def other_producers(system: System) -> Iterator[str]:
     for number, aborted in enumerate((False, True, True, False)):
         producer = TopicProducer(system, {"transactional.id": f"{system.name}-{number}"})
         producer.send_in_transaction(list(islice(source, RECORDS_OF_EACH)), aborted=aborted)
+    system.mended()
     system.wait_flowing(300)  # behind the transactions' ends, in every partition
     skipped = system.prove(
         "the ends of transactions were passed",
@@ -118,6 +122,7 @@ def duplicates(system: System) -> Iterator[str]:
         producer.repeat(everywhere[::-1] if partition % 2 else everywhere, sent_at_ms, partition=partition)
     for worker in workers:
         system.start_worker(worker)
+    system.mended()
     system.processes.wait_ready(*workers)
     superfluous = len(again) * (TIMES - 1) + len(everywhere) * (len(system.log_ends()) - 1)
     system.prove(
@@ -144,6 +149,7 @@ def one_partition_hot(system: System) -> Iterator[str]:
     system.moment()
     began, before = time.time(), system.log_ends()
     producer.send(hot)
+    system.mended()
     ends = system.log_ends()
     (partition,) = (number for number, end in ends.items() if end - before[number] >= HOT_RECORDS)
     system.prove("it is behind", lambda: system.positions()[partition] < ends[partition])
@@ -162,3 +168,4 @@ def one_partition_hot(system: System) -> Iterator[str]:
         f"{hot_rows:,} rows of one user, the last after {hot_seconds:.1f} s; meanwhile {others:,} others, 99 % within"
         f" {other_seconds:.1f} s"
     )
+    assert other_seconds < OTHERS_SECONDS_MAX, "the other partitions wait for the one that is hot"

@@ -132,6 +132,7 @@ def session_killed(system: System) -> Iterator[str]:
     system.moment()
     before = system.wait("the workers have sessions", lambda: sessions(system))
     os.kill(system.chance.choice(sorted(before)), SIGKILL)
+    system.mended()
     system.prove("Postgres ended all sessions and has new ones", lambda: _has_others(system, before))
     yield "Postgres ended all sessions and recovered"
 

@@ -82,6 +82,7 @@ def connections_cut(system: System) -> Iterator[str]:
         accepted = proxy.accepted
         system.wait("the workers are connected", lambda: proxy.connections > 0)
         proxy.cut_connections(reset=reset)
+        system.mended()
         system.prove("a worker connected again", lambda: proxy.accepted > accepted)
 
     for number in range(10):

@@ -35,6 +35,7 @@ def sessions_terminated(system: System) -> Iterator[str]:
     def end_them() -> None:
         before = system.wait("the workers have sessions", lambda: sessions(system))
         system.query(f"SELECT pg_terminate_backend(pid) {SESSIONS}")
+        system.mended()
         system.prove("a new session took an ended one's place", lambda: sessions(system) - before)
 
     for _ in range(10):

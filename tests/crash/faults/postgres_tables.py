@@ -122,6 +122,7 @@ def deadlock(system: System) -> Iterator[str]:
                     cursor.execute("SELECT partition FROM stream_positions FOR UPDATE SKIP LOCKED")
                     free = [partition for (partition,) in cursor.fetchall()]
                     cursor.execute("SELECT 1 FROM stream_positions WHERE NOT partition = ANY(%s) LIMIT 1 FOR UPDATE", [free])
+                system.mended()
                 prove_retries(system, before, sqlstate_class="40")
     finally:
         reload_with(system, "RESET deadlock_timeout")
@@ -178,6 +179,7 @@ def positions_changed(system: System) -> Iterator[str]:
     system.moment()
     system.query("UPDATE stream_positions SET next_offset = greatest(0, next_offset - 50) WHERE partition % 2 = 0")
     system.query("DELETE FROM stream_positions WHERE partition % 2 = 1")
+    system.mended()
     system.prove(
         "every partition was read again",
         lambda: sum(system.log(name).count("position_changed") for name in system.workers) >= PARTITIONS,

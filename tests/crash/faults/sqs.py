@@ -22,6 +22,7 @@ def failing(system: System, *rules: Rule, seconds: float = FAILING_SECONDS) -> f
         return system.prove("requests met it", lambda: front.interfered.total() - before)
     finally:
         front.heal()
+        system.mended()
 
 
 def noticed(system: System) -> None:

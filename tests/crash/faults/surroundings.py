@@ -37,6 +37,7 @@ def come_and_go(system: System) -> Iterator[str]:
         system.processes.wait_ready(guest)
         system.moment()
         stop(system, guest)
+        system.mended()
         system.wait_flowing()
     counted = {name: system.metric(name, REBALANCES) - before[name] for name in lasting}
     system.prove("each joining and leaving was a rebalance", lambda: min(counted.values()) >= CHANGES)

@@ -68,6 +68,7 @@ def killed_during_write(system: System) -> Iterator[str]:
         before = system.positions()
         system.kill(victim)
         connection.rollback()
+    system.mended()
 
     def moved() -> int:
         return sum(system.positions()[partition] - before[partition] for partition in mine)
@@ -154,8 +155,10 @@ def out_of_file_descriptors(system: System) -> Iterator[str]:
     usual = prlimit(pid, RLIMIT_NOFILE)
     prlimit(pid, RLIMIT_NOFILE, (STANDARD_STREAMS, usual[1]))
     try:
-        cut = system.servers.postgres_proxy.cut_connections() + system.servers.kafka_proxy.cut_connections()
-        system.prove("it cannot reach Postgres", lambda: "retrying" in system.log(victim))
+        cut = system.servers.postgres_proxy.cut_connections()
+        system.prove("it cannot reach Postgres", lambda: "retrying" in system.log(victim))  # while Kafka still brings records
+        cut += system.servers.kafka_proxy.cut_connections()
+        system.prove("it can open no file", lambda: "Too many open files" in system.log(victim))
         system.rest(5)
     finally:
         prlimit(pid, RLIMIT_NOFILE, usual)

@@ -44,6 +44,7 @@ def paused_past_session(system: System) -> Iterator[str]:
         system.prove("and write", lambda: any(system.positions()[p] > positions[p] for p in mine))
     finally:
         system.thaw(victim)
+        system.mended()
     system.prove("it is fenced", lambda: system.metric(victim, "stream_writes_fenced_total"))
     yield f"SIGSTOP with {held} records in hand until others had written them, then SIGCONT"
     assert "write_fenced" in system.log(victim)
@@ -86,6 +87,7 @@ def stopped_and_started(system: System) -> Iterator[str]:
         stop(system, name)
         seconds.append(time.monotonic() - began)
         system.start_worker(name)
+        system.mended()
         system.processes.wait_ready(name)
     yield f"SIGTERM; they ended after {' and '.join(f'{each:.1f}' for each in seconds)} s"
     assert max(seconds) < STOP_SECONDS
