@@ -22,13 +22,11 @@ from typing import Any
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from stream_app.dead_letters import KafkaRecord
-
-MAGIC_OF_OFFSETS = 2
-"""From this form of record batches on the first offset stands in the batch's head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +113,7 @@ def _unpack(
                 continue
         if batch.is_control_batch:
             continue
-        if batch.magic >= MAGIC_OF_OFFSETS and batch.base_offset >= start:
+        if isinstance(batch, DefaultRecordBatch) and batch.base_offset >= start:
             yield from batch
-        else:  # a batch is sent whole, although the position is in it
+        else:  # a batch is sent whole, although the position is in it; the forms before 0.11 don't tell their first offset
             yield from [record for record in batch if record.offset >= start]

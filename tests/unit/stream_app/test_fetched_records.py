@@ -4,12 +4,13 @@ import gc
 import weakref
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
@@ -143,6 +144,20 @@ async def test_it_delivers_what_aiokafka_delivers(start: int, isolation_level: i
     assert [r.offset for it in found for r in it.again()] == expected
     assert assignment.position == theirs.next_fetch_offset == 13
     assert (2 in expected) == (start <= 2 and isolation_level == READ_UNCOMMITTED)
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+@pytest.mark.parametrize("magic", [0, 1])
+async def test_batches_in_the_forms_before_kafka_0_11_are_delivered(magic: Literal[0, 1], compression: int) -> None:
+    batch = LegacyRecordBatchBuilder(magic=magic, compression_type=compression, batch_size=1 << 20)
+    for place in range(5):
+        batch.append(place, timestamp=1_000, key=b"key", value=login())
+    data = batch.build()
+    if compression:
+        data[:8] = (4).to_bytes(8, "big")  # as a broker does: the last one's offset, not under the checksum
+    found, assignment = await fetched(bytes(data), 2)
+    assert [r.offset for it in found for r in taken(it)][-3:] == [2, 3, 4]
+    assert assignment.position == 5
 
 
 async def test_a_fetch_without_a_record_is_passed_over() -> None:
