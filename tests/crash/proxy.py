@@ -73,8 +73,6 @@ class Proxy:
         """Ended by us."""
         self.held_bytes = 0
         """What came since it fell silent, and was not passed on."""
-        self.server_bytes = 0
-        """Passed on to clients."""
         self._delay_seconds = 0.0
         self._bytes_per_second: float | None = None
         self._traps: list[Trap] = []
@@ -248,7 +246,6 @@ class _Connection:
                 return
             client.write(chunk)
             await client.drain()
-            self._proxy.server_bytes += len(chunk)
 
     async def _next(self, chunks: "asyncio.Queue[_Due]") -> bytes:
         """The next chunk, when its time has come; empty at the end."""
