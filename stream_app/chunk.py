@@ -12,7 +12,7 @@ RECORD_OVERHEAD_BYTES = 512
 """What a record takes beside its key and value in a batch, where its row's texts stand for it. Measured: 492."""
 
 CHUNK_OVERHEAD_BYTES = 4_096
-"""What a chunk takes beside its packed records: the objects, and one record that is unpacked."""
+"""What a chunk takes beside its packed records: the objects, and one record that is unpacked. Measured with one record: 3,300."""
 
 
 class SizedRecord(Protocol):

@@ -116,4 +116,4 @@ def _unpack(
         if isinstance(batch, DefaultRecordBatch) and batch.base_offset >= start:
             yield from batch
         else:  # a batch is sent whole, although the position is in it; the forms before 0.11 don't tell their first offset
-            yield from [record for record in batch if record.offset >= start]
+            yield from (record for record in batch if record.offset >= start)

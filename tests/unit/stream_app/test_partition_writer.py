@@ -1,6 +1,6 @@
 import asyncio
 import gc
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ from memory_store import MemoryStore
 from partition_scenes import PARTITION, Scene
 
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.chunk import RECORD_OVERHEAD_BYTES
+from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.partition_ports import Budget
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
@@ -490,6 +490,37 @@ def test_an_unexpected_error_stops_the_partition_and_skips_nothing(monkeypatch: 
                 await it.until(lambda: writer.state is State.STOPPED)
                 assert "ZeroDivisionError" in (writer.problem or "")
                 assert it.budget.bytes_used == 0
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(10))
+
+    play(scene())
+
+
+def test_a_chunk_that_cannot_be_unpacked_stops_the_partition_and_skips_nothing() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(10))
+        async with it.opened() as writer:
+            whole = it.log.fetch(10)
+            assert whole is not None
+
+            def broken() -> Iterator[Any]:
+                yield from whole.take(4)[1:]
+                raise ValueError("no record begins here")
+
+            it_breaks = Chunk(
+                it.log.records[0],
+                broken(),
+                lambda: iter(()),
+                next_offset=10,
+                packed_bytes=100,
+                seek_number=whole.seek_number,
+                sequence=whole.sequence,
+            )
+            writer.receive(it_breaks)
+            await it.until(lambda: writer.state is State.STOPPED)
+            assert "ValueError" in (writer.problem or "")
+            assert (list(it.store.offsets()), it.budget.bytes_used) == ([], 0)
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(10))
 
