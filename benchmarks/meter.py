@@ -27,12 +27,16 @@ def tree(pid: int) -> Iterator[int]:
 
 def cpu_seconds(pid: int) -> float:
     """Of a tree, those included that have ended and were waited for. 0 when it is gone."""
-    ticks = 0
-    for one in tree(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(map(int, fields[11:15]))  # proc(5): utime, stime, cutime, cstime
-    return ticks * TICK_SECONDS
+    while True:
+        ticks = 0
+        read = list(tree(pid))
+        for one in read:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(map(int, fields[11:15]))  # proc(5): utime, stime, cutime, cstime
+        # What ends meanwhile hands its seconds to its parent, which may have been read before: they'd be missing.
+        if set(read) <= set(tree(pid)):
+            return ticks * TICK_SECONDS
 
 
 def resident_bytes(pid: int) -> int:

@@ -123,7 +123,7 @@ class Workbench:
 
     def launch(self, name: str, launch: Launch) -> ChildProcess:
         """Start a process; its log is in ``logs``, one file for each start."""
-        return ChildProcess(name, launch, self.logs / f"{self._runs}-{name.replace(' ', '-')}-{secrets.token_hex(2)}.log")
+        return ChildProcess(name, launch, self.logs / f"{self._runs}-{name.replace(' ', '-')}-{secrets.token_hex(8)}.log")
 
     def empty_tables(self) -> None:
         """As before the first record; with a checkpoint, so that no run pays for the one before."""

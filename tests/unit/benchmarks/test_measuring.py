@@ -16,7 +16,7 @@ from benchmarks.handover import longest_standstill
 from benchmarks.latency import delays
 from benchmarks.limits import parts
 from benchmarks.memory import growth, rate
-from benchmarks.meter import Meter, interpolated, tree
+from benchmarks.meter import Meter, cpu_seconds, interpolated, tree
 from benchmarks.report import Contender, Quantity
 from benchmarks.sender import batch_size
 from benchmarks.session import Entry, NoFiguresError, Progress, in_turn, wanted
@@ -49,6 +49,19 @@ def test_a_meter_sees_what_a_child_of_a_process_uses_up() -> None:
     used = meter.cpu("shell", since, time.time())
     assert 0.4 < used < 2.0
     assert meter.resident_most("shell") > 2_000_000
+
+
+def test_seconds_do_not_get_lost_while_children_end() -> None:
+    """They pass to the parent at that moment: read before it from the parent, and after it not from the child."""
+    work = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do \"$0\" -Sc 'sum(range(1_000_000))'; done; read _"
+    with subprocess.Popen(["/bin/sh", "-c", work, sys.executable], stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        readings = [cpu_seconds(process.pid)]
+        while len(list(tree(process.pid))) > 1 or readings[-1] < 0.1:
+            readings.append(cpu_seconds(process.pid))
+        process.stdin.close()
+    assert len(readings) > 100
+    assert readings == sorted(readings)
 
 
 def test_a_tree_that_is_gone_keeps_what_it_had_used() -> None:
