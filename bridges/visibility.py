@@ -87,7 +87,9 @@ class Visibility:
             self._receipts.extended(by_answer[Answer.OK], asked_at, seconds)
             again_at = self._monotonic() + seconds * uniform(0.05, 0.15)  # noqa: S311 - jitter
             self._receipts.extend_later(by_answer[Answer.FAILED], again_at)
-            expired = sum(self._receipts.settle(message) for message in (*by_answer[Answer.EXPIRED], *by_answer[Answer.REFUSED]))
+            # One that Kafka has is being deleted, and may be gone for that reason: the delete's answer tells.
+            ended = [m for m in (*by_answer[Answer.EXPIRED], *by_answer[Answer.REFUSED]) if not m.acknowledged]
+            expired = sum(map(self._receipts.settle, ended))
             self._held.notify_all()
         for answer, answered in by_answer.items():
             self._metrics.extensions[answer.value].inc(len(answered))
