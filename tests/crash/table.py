@@ -6,6 +6,7 @@ test's report. A plugin of tests/conftest.py: the process that prints collects n
 
 import os
 from collections.abc import Iterable
+from math import inf
 
 import pytest
 
@@ -26,12 +27,15 @@ class Table:
         self.seconds_max = seconds_max
         self.seeds: set[int] = set()
         self.lines: list[str] = []
-        self.seconds: dict[str, float] = {}
-        """By test."""
+        self.names: set[str] = set()
+        """Of the tests that ran."""
+        self._began = inf
+        self._ended = -inf
 
-    def add(self, name: str, seconds: float, properties: Iterable[tuple[str, object]]) -> None:
-        """One phase of one test."""
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+    def add(self, name: str, began: float, ended: float, properties: Iterable[tuple[str, object]]) -> None:
+        """One phase of one test, from ``began`` to ``ended`` in seconds of the wall clock."""
+        self.names.add(name)
+        self._began, self._ended = min(self._began, began), max(self._ended, ended)
         for key, value in properties:
             if key == PROPERTY:
                 seed, _, line = str(value).partition(" ")
@@ -39,15 +43,21 @@ class Table:
                 self.lines.append(line)
 
     @property
+    def seconds(self) -> float:
+        """From the beginning of the first test to the end of the last one."""
+        return self._ended - self._began
+
+    @property
     def took_too_long(self) -> str:
         """In words; empty if it did not."""
-        total = sum(self.seconds.values())
-        return "" if total <= self.seconds_max else f"{total:.0f} s for all faults; the bound is {self.seconds_max:g} s"
+        if self.seconds <= self.seconds_max:
+            return ""
+        return f"{self.seconds:.0f} s for all faults; the bound is {self.seconds_max:g} s"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called where the table is printed, too."""
         if report.nodeid.startswith(CASES):
-            self.add(report.nodeid, report.duration, report.user_properties if report.when == "call" else ())
+            self.add(report.nodeid, report.start, report.stop, report.user_properties if report.when == "call" else ())
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -57,12 +67,12 @@ class Table:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """One line a fault."""
-        if not self.seconds:
+        if not self.names:
             return
         terminalreporter.section(f"faults, seed {', '.join(map(str, sorted(self.seeds)))}")
         for line in self.lines:
             terminalreporter.line(line)
-        terminalreporter.line(f"{len(self.seconds)} faults in {sum(self.seconds.values()):.0f} s")
+        terminalreporter.line(f"{len(self.names)} faults in {self.seconds:.0f} s")
         if self.took_too_long:
             terminalreporter.line(self.took_too_long, red=True)
 

@@ -45,11 +45,11 @@ def test_a_run_that_takes_too_long_fails(suite: pytest.Pytester) -> None:
     assert result.ret == pytest.ExitCode.TESTS_FAILED
 
 
-def test_all_phases_of_a_test_count() -> None:
+def test_time_goes_from_the_first_phase_to_the_last_wherever_they_ran() -> None:
     table = Table(3.0)
-    table.add("a", 1.0, ())
-    table.add("a", 1.0, [(PROPERTY, "7 a: ok"), ("other", 1)])
-    table.add("b", 1.0, ())
+    table.add("a", 10.0, 11.0, ())
+    table.add("a", 11.0, 12.5, [(PROPERTY, "7 a: ok"), ("other", 1)])
+    table.add("b", 10.5, 13.0, ())
     assert (table.took_too_long, table.lines, table.seeds) == ("", ["a: ok"], {7})
-    table.add("b", 0.5, ())
+    table.add("b", 13.0, 14.0, ())
     assert table.took_too_long == "4 s for all faults; the bound is 3 s"
