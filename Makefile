@@ -53,7 +53,7 @@ demo: install ## the whole chain on made-up logins; INPUT=FILE takes yours, KEEP
 
 .PHONY: crash
 crash: install ## every fault, with a checker that counts; LIST=1 names them, FAULT=NAME plays one, SEED=NUMBER as it was
-	$(if $(LIST),@PYTHONPATH=tests $(BIN)/python -m crash list,CRASH_WHOLE=1 CRASH_FAULT='$(FAULT)' CRASH_SEED='$(SEED)' $(BIN)/python -m pytest tests/crash/test_crash.py)
+	$(if $(LIST),@PYTHONPATH=tests $(BIN)/python -m crash list,CRASH_WHOLE=1 CRASH_FAULT='$(FAULT)' CRASH_SEED='$(SEED)' $(BIN)/python -m pytest $(if $(FAULT),,--numprocesses=2) tests/crash/test_crash.py)
 
 .PHONY: soak
 soak: install ## faults by chance under load for MINUTES=NUMBER, SEED=NUMBER as it was; one table at the end

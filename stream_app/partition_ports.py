@@ -1,5 +1,6 @@
 """What a partition's writer asks of Kafka, of Postgres and of the memory that all of them share."""
 
+import asyncio
 from typing import Protocol
 
 from stream_app.batch import Batch
@@ -42,11 +43,14 @@ class Store(Protocol):
 
 
 class Budget:
-    """Memory that all partitions of a worker share for records that wait to be written."""
+    """Memory that all partitions of a worker share: half is for records that wait packed, half for batches on their way."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, batches_max: int) -> None:
         self.bytes_max = bytes_max
         self.bytes_used = 0
+        self.batches_max = batches_max
+        self.turns = asyncio.Semaphore(batches_max)
+        """One for each batch from when it is built until it is written. A partition that waits for its turn gets a larger batch."""
         self.partitions = 1
         """How many share it."""
 
@@ -56,6 +60,11 @@ class Budget:
         return self.bytes_used >= self.bytes_max
 
     @property
+    def window_bytes_max(self) -> int:
+        """Of what waits in one partition, packed."""
+        return self.bytes_max // 2 // self.partitions
+
+    @property
     def batch_bytes_max(self) -> int:
-        """Of one batch, unpacked: each partition may have one. A second one, built while the first is written, waits for room."""
-        return self.bytes_max // self.partitions
+        """Of one batch, unpacked."""
+        return self.bytes_max // 2 // min(self.partitions, self.batches_max)

@@ -10,7 +10,8 @@ Promise: what this object writes follows, without gap or overlap, the position t
 How it could break: building a batch from records that were not received in one unbroken run, or going on with a claim after a
 write was refused. Either drops everything that was fetched and claims again: it will be read again.
 
-Decoding and masking of the next batch happen while the last one is being written; never more than these two are under way.
+Decoding and masking of the next batch happen while the last one is being written; never more than these two are under way, and
+no more of all partitions together than there are turns (``partition_ports.Budget``).
 """
 
 import asyncio
@@ -222,7 +223,7 @@ class PartitionWriter:
                 await self._rest(RECLAIM_SECONDS)
             except Exception as error:  # noqa: BLE001 - a defect of ours must neither end the partition in silence nor skip a record
                 self._stop_receiving()
-                self._log.exception("partition_failed", tried_again_every_seconds=RECLAIM_SECONDS)
+                self._log.exception("partition_failed", next_offset=self.lag.next_offset, tried_again_every_seconds=RECLAIM_SECONDS)
                 self.state, self.problem = State.STOPPED, f"unexpected {type(error).__name__}: see the log line partition_failed"
                 await self._rest(RECLAIM_SECONDS)
 
@@ -311,10 +312,15 @@ class PartitionWriter:
         built_to = claimed.next_offset
         try:
             while (trigger := await self._next_trigger(claimed, writing)) is not None:
+                await self._budget.turns.acquire()
                 batch = self._build(built_to)
-                built_to = batch.next_offset
                 if writing is not None:
                     await writing
+                if batch is None:
+                    if self._window.unreadable is not None:
+                        raise self._window.unreadable  # now that all before it is written
+                    continue
+                built_to = batch.next_offset
                 writing = asyncio.create_task(self._write(claimed, batch, trigger))
                 writing.add_done_callback(lambda _: self._changed.set())
                 del batch  # else it would be kept, megabytes a partition, until the next window closes
@@ -324,8 +330,8 @@ class PartitionWriter:
             if writing is not None:
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-            self._budget.bytes_used -= sum(each.bytes for each in self._in_hand)
-            self._in_hand.clear()
+            while self._in_hand:
+                self._let_go()
 
     async def _next_trigger(self, claimed: ClaimedWriter, writing: "asyncio.Task[None] | None") -> Trigger | None:
         """Wait for a window to close. None: there will be none under this claim."""
@@ -353,7 +359,8 @@ class PartitionWriter:
                 if idle:
                     await claimed.check()
 
-    def _build(self, first_offset: int) -> Batch:
+    def _build(self, first_offset: int) -> Batch | None:
+        """The next batch, which keeps a turn. None: what waited was dropped meanwhile, or can't be unpacked."""
         started = self._monotonic()
         packed, skipped = self._window.bytes, self._window.offsets_without_record
         draft = self._builder.begin(self.partition, first_offset)
@@ -364,7 +371,11 @@ class PartitionWriter:
                 next_offset, unpacked = records[-1].offset + 1, unpacked + size
         except BaseException:
             self._budget.bytes_used -= packed - self._window.bytes
+            self._budget.turns.release()
             raise
+        if not unpacked:
+            self._budget.turns.release()
+            return None
         batch = replace(draft, next_offset=next_offset)
         self._budget.bytes_used += unpacked
         held = unpacked + packed - self._window.bytes  # its chunks are kept until it is written
@@ -376,13 +387,20 @@ class PartitionWriter:
 
     async def _write(self, claimed: ClaimedWriter, batch: Batch, trigger: Trigger) -> None:
         started = self._monotonic()
-        await claimed.write(batch)
+        try:
+            await claimed.write(batch)
+        finally:
+            self._let_go()  # also where it failed: the next one may wait for the turn that this one has
         self._metrics.write_seconds.observe(self._monotonic() - started)
         self._metrics.batches.labels(trigger.value).inc()
         self._metrics.batch_rows.observe(batch.records)
         self._metrics.records_with_extra_keys.inc(batch.extra_keys)
-        self._budget.bytes_used -= self._in_hand.popleft().bytes
         self._on_budget_changed()
+
+    def _let_go(self) -> None:
+        """The batch that was built first is written, or dropped."""
+        self._budget.bytes_used -= self._in_hand.popleft().bytes
+        self._budget.turns.release()
 
     def _written(self, part: Batch) -> None:
         """A batch, or a part of one, is in Postgres."""
@@ -393,7 +411,7 @@ class PartitionWriter:
     # --- waiting
 
     def _window_is_full(self) -> bool:
-        bytes_max = min(2 * self._policy.bytes, self._budget.batch_bytes_max // 2)  # packed, so this is several batches
+        bytes_max = min(2 * self._policy.bytes, self._budget.window_bytes_max)  # packed, so this is several batches
         return self._window.rows >= 2 * self._policy.rows or self._window.bytes >= bytes_max
 
     def _clear_window(self) -> None:

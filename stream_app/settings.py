@@ -42,14 +42,17 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         48 * MEBIBYTE,
         ge=MEBIBYTE,
         le=16_384 * MEBIBYTE,
-        description="Fetching pauses while this much waits to be written, over all partitions of the worker. Their equal shares"
-        " of it bound a micro-batch, too.",
+        description="Fetching pauses while this much waits to be written, over all partitions of the worker. Half of it is for"
+        " records as Kafka packed them, half for micro-batches.",
     )
     flush_seconds: float = Field(
         5, gt=0, le=60, description="How long a worker that stops or loses partitions tries to write what it holds."
     )
     postgres_connections_max: int = Field(
-        4, ge=1, le=64, description="Connections of one worker; so many partitions write at a time."
+        4,
+        ge=1,
+        le=64,
+        description="Connections of one worker: so many partitions write at a time, and one more may build its micro-batch.",
     )
     masking_keyset_file: Path | None = Field(
         None, description="The masking keyset, made by `faust -A stream_app keys create`; readable by its owner only."
@@ -86,6 +89,6 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> "WorkerSettings":
-        if self.window_bytes > self.buffer_bytes_max:
-            raise ValueError("WINDOW_BYTES must not exceed BUFFER_BYTES_MAX: such a window could never fill")
+        if self.window_bytes > self.buffer_bytes_max // 2:
+            raise ValueError("WINDOW_BYTES must not exceed half of BUFFER_BYTES_MAX: such a window could never fill")
         return self

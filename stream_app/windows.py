@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic
 
-from stream_app.chunk import Chunk, RecordT, memory_bytes
+from stream_app.chunk import Chunk, RecordT, Unreadable, memory_bytes
 
 SLICE_RECORDS = 500
 """So many are unpacked at a time: half a megabyte, which stays in the processor's cache through all passes over it. It is also what
@@ -60,8 +60,7 @@ class Window(Generic[RecordT]):
         self.rows += chunk.rows
         self.bytes += chunk.bytes
         if self.due_at is None:
-            self.due_at = now + self.policy.seconds
-            self.oldest = chunk.next
+            self._opens(now)
 
     def due(self, now: float) -> Trigger | None:
         """Why the window must close at ``now``, or None."""
@@ -82,7 +81,7 @@ class Window(Generic[RecordT]):
 
         Each chunk that they come from is added to ``origins``. The bounds are those of the policy, and ``bytes_max`` if it is less.
         What is over opens the next window at ``now``; what is over because of bytes is due at once, since how many they are is
-        known only when they are unpacked.
+        known only when they are unpacked. What can't be unpacked is over, too.
         """
         rows, room = 0, min(self.policy.bytes, bytes_max)
         while rows < self.policy.rows:
@@ -91,9 +90,21 @@ class Window(Generic[RecordT]):
                 break
             rows, room = rows + len(records), room - size
             yield records, size
-        self.oldest = self._chunks[0].next if self._chunks else None
-        self.due_at = None if self.oldest is None else now + self.policy.seconds
-        self._is_left_for_bytes = self.oldest is not None and rows < self.policy.rows
+        self.due_at = self.oldest = None
+        self._is_left_for_bytes = bool(self._chunks) and rows < self.policy.rows
+        if self._chunks:
+            self._opens(now)
+
+    @property
+    def unreadable(self) -> Exception | None:
+        """Why the next record can't be unpacked, if so: what is behind it can't be either."""
+        following = self._chunks[0].next if self._chunks else None
+        return following.error if isinstance(following, Unreadable) else None
+
+    def _opens(self, now: float) -> None:
+        self.due_at = now + self.policy.seconds
+        first = self._chunks[0].next
+        self.oldest = None if isinstance(first, Unreadable) else first
 
     def _slice(
         self,
@@ -109,7 +120,7 @@ class Window(Generic[RecordT]):
             chunk = self._chunks[0]
             following = chunk.next
             fitting = 0 if following is None else max(0, room - size) // memory_bytes((following,))
-            if not fitting and (taken or not at_least_one):
+            if isinstance(following, Unreadable) or (not fitting and (taken or not at_least_one)):
                 break
             if not origins or origins[-1] is not chunk:
                 origins.append(chunk)

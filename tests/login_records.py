@@ -113,8 +113,7 @@ def chunk(
     """A chunk of these records, packed to a tenth of what they take."""
     return Chunk(
         found[0],
-        iter(found[1:]),
-        lambda: iter(found),
+        lambda start: iter([one for one in found if one.offset >= start]),
         next_offset=found[-1].offset + 1 if next_offset is None else next_offset,
         packed_bytes=memory_bytes(found) // 10,
         seek_number=seek_number,

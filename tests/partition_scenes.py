@@ -24,7 +24,7 @@ class Scene:
     log: FakeLog = field(default_factory=FakeLog)
     store: MemoryStore = field(default_factory=MemoryStore)
     policy: WindowPolicy = field(default_factory=lambda: WindowPolicy(rows=10, bytes=1_000_000, seconds=0.2))
-    budget: Budget = field(default_factory=lambda: Budget(10_000_000))
+    budget: Budget = field(default_factory=lambda: Budget(10_000_000, batches_max=5))
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     neighbours: list["Scene"] = field(default_factory=list)
     """Scenes with the same budget, this one among them; none: it is alone."""

@@ -69,7 +69,7 @@ longest that a partition which is resumed waits for the others' fetch."""
 ANSWER_BYTES_MAX = 4 * 1_048_576
 """Of one answer of a broker, packed, all partitions together: so memory does not grow with their number. A larger record comes."""
 
-PARTITIONS_FETCH_BYTES_MAX = 8 * 1_048_576
+PARTITIONS_FETCH_BYTES_MAX = 16 * 1_048_576
 PARTITION_FETCH_BYTES_MAX = 1_048_576
 """Of all partitions together, and of one, packed: aiokafka holds a fetch of each. A larger record comes, too."""
 
@@ -139,8 +139,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         self._next_sequences[partition] = sequence + 1
         return Chunk(
             packed.first,
-            packed.others,
-            packed.again,
+            packed.unpack,
             next_offset=packed.next_offset,
             packed_bytes=packed.packed_bytes,
             seek_number=self._seek_numbers.get(partition, 0),

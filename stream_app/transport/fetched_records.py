@@ -26,6 +26,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
+from stream_app.chunk import Unreadable
 from stream_app.dead_letters import KafkaRecord
 
 
@@ -33,11 +34,9 @@ from stream_app.dead_letters import KafkaRecord
 class PackedRecords:
     """What one fetch brought of one partition; there is one record at least."""
 
-    first: KafkaRecord
-    others: Iterator[KafkaRecord]
-    """Those behind it; unpacks one after the other, on any thread."""
-    again: Callable[[], Iterator[KafkaRecord]]
-    """All of them, unpacked anew."""
+    first: KafkaRecord | Unreadable
+    unpack: Callable[[int], Iterator[KafkaRecord]]
+    """Unpacks from an offset on, one after the other, on any thread. May raise what a codec or aiokafka raises."""
     next_offset: int
     """Where the next fetch begins."""
     packed_bytes: int
@@ -79,14 +78,17 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
         raise CorruptRecordException(f"Invalid CRC - {partition}")
     start = fetched.next_fetch_offset
     aborted = list(fetched._aborted_transactions)  # noqa: SLF001
-    unpack = partial(_unpack, partition, packed, aborted, start, fetched._isolation_level)  # noqa: SLF001
-    records = unpack()
-    first = next(records, None)
+    unpack = partial(_unpack, partition, packed, aborted, fetched._isolation_level)  # noqa: SLF001
+    first: KafkaRecord | Unreadable | None
+    try:
+        first = next(unpack(start), None)
+    except Exception as error:  # noqa: BLE001 - told where batches are built, it stops the partition; here it would end the worker
+        first = Unreadable(start, error)
     next_offset = max(start, batches[-1].next_offset)
     result._assignment.state_value(partition).consumed_to(next_offset)  # noqa: SLF001
     fetched._records_iterator = None  # noqa: SLF001 - likewise
     result._partition_records = None  # noqa: SLF001 - as getall() says that there is no more
-    return [] if first is None else [PackedRecords(first, records, unpack, next_offset, len(packed))]
+    return [] if first is None else [PackedRecords(first, unpack, next_offset, len(packed))]
 
 
 def _batches(packed: bytes) -> Iterator[Any]:
@@ -96,7 +98,7 @@ def _batches(packed: bytes) -> Iterator[Any]:
 
 
 def _unpack(
-    partition: TopicPartition, packed: bytes, aborted: Sequence[tuple[int, int]], start: int, isolation_level: int
+    partition: TopicPartition, packed: bytes, aborted: Sequence[tuple[int, int]], isolation_level: int, start: int
 ) -> Iterator[KafkaRecord]:
     """The records from offset ``start`` on: what ``PartitionRecords._unpack_records`` yields, batch by batch.
 
@@ -111,7 +113,7 @@ def _unpack(
                 rules._aborted_producers.discard(batch.producer_id)  # noqa: SLF001
             if batch.is_transactional and batch.producer_id in rules._aborted_producers:  # noqa: SLF001
                 continue
-        if batch.is_control_batch:
+        if batch.is_control_batch or batch.next_offset <= start:
             continue
         if isinstance(batch, DefaultRecordBatch) and batch.base_offset >= start:
             yield from batch

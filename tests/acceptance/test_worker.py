@@ -126,7 +126,7 @@ def test_killed_workers_lose_nothing_and_write_nothing_twice(pipeline: RunningPi
 
 
 def test_a_worker_that_slept_through_its_session_writes_nothing_more(pipeline: RunningPipeline) -> None:
-    pipeline.start_worker("zombie", WINDOW_ROWS="500", WINDOW_SECONDS="30", BUFFER_BYTES_MAX="8388608")
+    pipeline.start_worker("zombie", WINDOW_ROWS="500", WINDOW_SECONDS="30", BUFFER_BYTES_MAX="16777216")
     pipeline.wait_ready("zombie")
     pipeline.produce(logins(range(1_000)))
     wait_until(lambda: pipeline.metric("zombie", "stream_records_received_total") == 1_000, "the records wait in an open window")

@@ -1,6 +1,7 @@
 """Over aiokafka's own fetch results, with record batches packed as brokers send them."""
 
 import gc
+import tracemalloc
 import weakref
 from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
@@ -16,6 +17,7 @@ from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from login_records import LOGIN, headers, login, record
 
+from stream_app.chunk import Unreadable
 from stream_app.dead_letters import KafkaRecord
 from stream_app.transport.fetched_records import KeptMemoryRecords, PackedRecords, fetch_whole
 
@@ -77,7 +79,8 @@ async def fetched(
 
 
 def taken(it: PackedRecords) -> list[KafkaRecord]:
-    return [it.first, *it.others]
+    assert not isinstance(it.first, Unreadable)
+    return [it.first, *it.unpack(it.first.offset + 1)]
 
 
 async def test_a_record_is_what_aiokafka_would_have_delivered() -> None:
@@ -94,21 +97,21 @@ async def test_a_record_is_what_aiokafka_would_have_delivered() -> None:
 async def test_a_fetch_comes_whole_and_can_be_unpacked_again() -> None:
     data = b"".join(packed([login()] * 500, first) for first in range(0, 2_000, 500))
     (it,), assignment = await fetched(data)
-    for _ in range(2):
-        assert [r.offset for r in it.again()] == list(range(2_000))
+    for start in (0, 1, 499, 500, 501, 1_999, 2_000):
+        assert [r.offset for r in it.unpack(start)] == list(range(start, 2_000))
     assert [r.offset for r in taken(it)] == list(range(2_000))
     assert (it.packed_bytes, it.next_offset, assignment.position) == (len(data), 2_000, 2_000)
 
 
 async def test_what_is_before_the_position_is_passed_over() -> None:
     (it,), _ = await fetched(packed([login()] * 10), 4)
-    assert [r.offset for r in taken(it)] == [r.offset for r in it.again()] == list(range(4, 10))
+    assert [r.offset for r in taken(it)] == [r.offset for r in it.unpack(4)] == list(range(4, 10))
 
 
 async def test_what_a_transaction_took_back_is_passed_over_with_its_offsets() -> None:
     data = packed([login()] * 3) + packed([login()] * 2, 3, producer=7) + packed([login()], 5)
     (it,), _ = await fetched(data)
-    assert [r.offset for r in taken(it)] == [r.offset for r in it.again()] == [0, 1, 2, 5]
+    assert [r.offset for r in taken(it)] == [r.offset for r in it.unpack(0)] == [0, 1, 2, 5]
     (it,), assignment = await fetched(packed([login()]) + packed([login()] * 2, 1, producer=7))
     assert [r.offset for r in taken(it)] == [0]
     assert (it.next_offset, assignment.position) == (3, 3)
@@ -141,7 +144,7 @@ async def test_it_delivers_what_aiokafka_delivers(start: int, isolation_level: i
     expected = [record.offset for record in theirs]
     found, assignment = await fetched(data, start, isolation_level=isolation_level)
     assert [r.offset for it in found for r in taken(it)] == expected
-    assert [r.offset for it in found for r in it.again()] == expected
+    assert [r.offset for it in found for r in it.unpack(start)] == expected
     assert assignment.position == theirs.next_fetch_offset == 13
     assert (2 in expected) == (start <= 2 and isolation_level == READ_UNCOMMITTED)
 
@@ -179,14 +182,53 @@ async def test_a_corrupt_batch_is_an_error_before_anything_is_passed_over() -> N
         await fetched(bytes(data))
 
 
+def with_a_strange_header(first_offset: int) -> bytes:
+    """A batch whose checksum is right: Kafka asks for UTF-8 in the name of a header, and does not look."""
+    data = bytearray(packed([login()], first_offset, key=b""))
+    data[data.index(b"message-id")] = 0xFF
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_what_cannot_be_unpacked_is_an_error_of_whoever_unpacks_it(before: int) -> None:
+    data = (packed([login()] * before) if before else b"") + with_a_strange_header(before) + packed([login()], before + 1)
+    (it,), assignment = await fetched(data)
+    assert assignment.position == before + 2
+    if before:
+        records = it.unpack(0)
+        assert [next(records).offset for _ in range(before)] == [0, 1, 2]
+        with pytest.raises(UnicodeDecodeError):
+            next(records)
+    else:
+        assert isinstance(it.first, Unreadable)
+        assert (it.first.offset, type(it.first.error)) == (0, UnicodeDecodeError)
+
+
+async def test_nothing_is_kept_unpacked_but_one_record() -> None:
+    """What waits is counted packed: a generator at rest would hold a whole record batch unpacked."""
+    data = packed([b"x" * 1_000_000] * 20)
+    assert len(data) < 200_000
+    tracemalloc.start()
+    try:
+        (it,), _ = await fetched(data)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 1_300_000
+        assert it.first.offset == 0
+    finally:
+        tracemalloc.stop()
+
+
 async def test_a_fetch_that_is_through_leaves_nothing_to_the_garbage_collector() -> None:
     gc.collect()
     gc.disable()
     try:
         (it,), _ = await fetched(packed([login()] * 10))
-        kept = weakref.ref(it.others.gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
-        taken(it)
-        del it
+        others = it.unpack(1)
+        assert next(others).offset == 1
+        kept = weakref.ref(others.gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
+        assert len(list(others)) == 8
+        del it, others
         assert kept() is None
         assert not [each for each in gc.get_objects() if isinstance(each, FetchResult | KeptMemoryRecords)]
     finally:

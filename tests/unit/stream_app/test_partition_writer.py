@@ -1,6 +1,7 @@
 import asyncio
 import gc
 from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from fake_log import FakeLog
 from login_records import chunk, login
 from memory_store import MemoryStore
 from partition_scenes import PARTITION, Scene
+from structlog.testing import capture_logs
 
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk
+from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk, Unreadable
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.partition_ports import Budget
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
@@ -353,7 +355,7 @@ def test_offsets_without_a_record_within_a_chunk_are_counted() -> None:
 
 def test_a_batch_takes_its_partitions_share_of_the_memory_and_a_second_one_waits_for_room() -> None:
     async def scene() -> None:
-        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(60_000))
+        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(60_000, batches_max=5))
         it.budget.partitions = 4
         it.log.append(*logins(60))
         async with it.opened() as writer:
@@ -370,9 +372,71 @@ def test_a_batch_takes_its_partitions_share_of_the_memory_and_a_second_one_waits
     play(scene())
 
 
+def neighbours(number: int, budget: Budget) -> list[Scene]:
+    """Partitions of one worker, each over a log and tables of its own."""
+    scenes = [Scene(budget=budget) for _ in range(number)]
+    for it in scenes:
+        it.neighbours = scenes
+    budget.partitions = number
+    return scenes
+
+
+@pytest.mark.parametrize("partitions", [2, 5, 9])
+@pytest.mark.parametrize("fault", ["before", "fenced"])
+def test_when_the_writes_of_all_partitions_fail_at_once_each_goes_on_afterwards(partitions: int, fault: str) -> None:
+    """A batch that failed must not keep its turn while its partition waits for another."""
+
+    async def scene() -> None:
+        budget = Budget(10_000_000, batches_max=2)
+        scenes = neighbours(partitions, budget)
+        async with AsyncExitStack() as stack:
+            writers = [await stack.enter_async_context(it.opened()) for it in scenes]
+            for it, writer in zip(scenes, writers, strict=True):
+                it.store.statement_seconds = 1.0
+                it.log.append(*logins(100))
+                it.log.deliver(writer, 40)
+            await asyncio.sleep(0.5)
+            for it in scenes:
+                if fault == "fenced":
+                    it.store.positions[PARTITION] = Position(0, 7)
+                else:
+                    it.store.faults.extend(["before"] * 3)
+            for it, writer in zip(scenes, writers, strict=True):
+                await it.drain(writer)
+        for it in scenes:
+            assert sorted(it.store.offsets()) == list(range(100))
+        assert (budget.bytes_used, budget.turns._value) == (0, 2)
+
+    play(scene())
+
+
+def test_no_more_batches_are_in_memory_than_there_are_turns_and_who_waits_gets_a_larger_one() -> None:
+    async def scene() -> None:
+        budget = Budget(10_000_000, batches_max=3)
+        scenes = neighbours(8, budget)
+        async with AsyncExitStack() as stack:
+            writers = [await stack.enter_async_context(it.opened()) for it in scenes]
+            for it, writer in zip(scenes, writers, strict=True):
+                it.store.statement_seconds = 1.0
+                it.log.append(*logins(20))
+                it.log.deliver(writer, 2)
+            await asyncio.sleep(0.5)
+            assert sum(bool(writer._in_hand) for writer in writers) == 3
+            for it, writer in zip(scenes, writers, strict=True):
+                it.log.deliver(writer, 2)
+            assert sorted(writer._window.rows for writer in writers) == [2] * 3 + [4] * 5
+            await scenes[-1].until(lambda: all(it.position == 4 for it in scenes))
+            await scenes[-1].until(lambda: not any(writer._in_hand for writer in writers))
+            assert sorted(it.count("batch_rows_count") for it in scenes) == [1] * 5 + [2] * 3
+
+    play(scene())
+
+
 def test_an_absent_database_is_waited_for_with_bounded_memory() -> None:
     async def scene() -> None:
-        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(50 * RECORD_OVERHEAD_BYTES))
+        it = Scene(
+            policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(50 * RECORD_OVERHEAD_BYTES, batches_max=5)
+        )
         it.log.append(*logins(1_000))
         async with it.opened() as writer:
             it.store.faults.extend(["before"] * 60)
@@ -496,33 +560,38 @@ def test_an_unexpected_error_stops_the_partition_and_skips_nothing(monkeypatch: 
     play(scene())
 
 
-def test_a_chunk_that_cannot_be_unpacked_stops_the_partition_and_skips_nothing() -> None:
+@pytest.mark.parametrize("readable", [0, 4, 23])
+def test_what_cannot_be_unpacked_stops_the_partition_when_all_before_it_is_written(readable: int) -> None:
     async def scene() -> None:
         it = Scene()
-        it.log.append(*logins(10))
-        async with it.opened() as writer:
-            whole = it.log.fetch(10)
-            assert whole is not None
+        it.log.append(*logins(40))
+        with capture_logs() as logs:
+            async with it.opened() as writer:
+                whole = it.log.fetch(30)
+                assert whole is not None
 
-            def broken() -> Iterator[Any]:
-                yield from whole.take(4)[1:]
-                raise ValueError("no record begins here")
+                def unpack(start: int) -> Iterator[Any]:
+                    yield from it.log.records[start:readable]
+                    raise ValueError("no record begins here")
 
-            it_breaks = Chunk(
-                it.log.records[0],
-                broken(),
-                lambda: iter(()),
-                next_offset=10,
-                packed_bytes=100,
-                seek_number=whole.seek_number,
-                sequence=whole.sequence,
-            )
-            writer.receive(it_breaks)
-            await it.until(lambda: writer.state is State.STOPPED)
-            assert "ValueError" in (writer.problem or "")
-            assert (list(it.store.offsets()), it.budget.bytes_used) == ([], 0)
-            await it.drain(writer)
-        assert sorted(it.store.offsets()) == list(range(10))
+                it_breaks: Chunk[Any] = Chunk(
+                    it.log.records[0] if readable else Unreadable(0, ValueError("no record begins here")),
+                    unpack,
+                    next_offset=whole.next_offset,
+                    packed_bytes=100,
+                    seek_number=whole.seek_number,
+                    sequence=whole.sequence,
+                )
+                writer.receive(it_breaks)
+                it.log.deliver(writer, 10)  # it follows, and must not be written before
+                await it.until(lambda: writer.state is State.STOPPED)
+                assert "ValueError" in (writer.problem or "")
+                assert (sorted(it.store.offsets()), it.position) == (list(range(readable)), readable)
+                assert (it.budget.bytes_used, it.budget.turns._value) == (0, it.budget.batches_max)
+                await it.drain(writer)
+        assert sorted(it.store.offsets()) == list(range(40))
+        (failed,) = [line for line in logs if line["event"] == "partition_failed"]
+        assert failed["next_offset"] == readable
 
     play(scene())
 
@@ -571,7 +640,7 @@ def test_a_dead_letter_that_was_there_counts_as_a_duplicate() -> None:
 
 def test_partitions_that_share_memory_wait_together() -> None:
     async def scene() -> None:
-        budget = Budget(6_000)  # 30 packed records are more
+        budget = Budget(6_000, batches_max=5)  # 30 packed records are more
         policy = WindowPolicy(rows=1_000, bytes=10_000_000, seconds=50)
         one, two = Scene(budget=budget, policy=policy), Scene(budget=budget, policy=policy)
         one.neighbours = two.neighbours = [one, two]

@@ -1,8 +1,9 @@
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk
+from stream_app.chunk import CHUNK_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Chunk, Unreadable
 from stream_app.windows import SLICE_RECORDS, STEP_RECORDS, Trigger, Window, WindowPolicy
 
 PLENTY = 1 << 40
@@ -22,8 +23,7 @@ def records(count: int, size: int = 0, first: int = 0) -> list[Record]:
 def chunk(found: list[Record], next_offset: int | None = None) -> Chunk[Record]:
     return Chunk(
         found[0],
-        iter(found[1:]),
-        lambda: iter(found),
+        lambda start: iter([one for one in found if one.offset >= start]),
         next_offset=next_offset or found[-1].offset + 1,
         packed_bytes=100 * len(found),
         seek_number=0,
@@ -149,13 +149,53 @@ def test_offsets_without_a_record_are_counted_when_their_chunk_is_through() -> N
 def test_an_original_is_unpacked_once_more() -> None:
     unpacked = 0
 
-    def again() -> "list[Record]":
+    def unpack(start: int) -> Iterator[Record]:
         nonlocal unpacked
         unpacked += 1
-        return records(10)
+        return iter(records(10 - start, first=start))
 
-    it = Chunk(Record(b""), iter(()), lambda: iter(again()), next_offset=10, packed_bytes=1, seek_number=0, sequence=0)
+    it = Chunk(Record(b""), unpack, next_offset=10, packed_bytes=1, seek_number=0, sequence=0)
     assert [it.original(offset).offset for offset in (2, 3, 9)] == [2, 3, 9]
     assert unpacked == 1, "in ascending order the chunk is gone through once"
     assert it.original(3).offset == 3
     assert unpacked == 2
+
+
+def broken_chunk(readable: int, first: int = 0) -> Chunk[Record]:
+    """So many records, then one that can't be unpacked, and others behind it."""
+
+    def unpack(start: int) -> Iterator[Record]:
+        yield from records(first + readable - start, first=start)
+        raise ValueError("no record begins here")
+
+    return Chunk(Record(b"", first), unpack, next_offset=first + readable + 5, packed_bytes=1, seek_number=0, sequence=0)
+
+
+def test_what_cannot_be_unpacked_stays_and_all_before_it_comes() -> None:
+    it = window(rows=1_000)
+    it.add(chunk(records(7)), now=0)
+    it.add(broken_chunk(40, first=7), now=0)
+    it.add(chunk(records(5, first=52)), now=0)
+    assert it.unreadable is None
+    assert take(it) == list(range(47))
+    assert str(it.unreadable) == "no record begins here"
+    assert (it.rows, it.oldest, it.due(0)) == (10, None, Trigger.BYTES)
+    assert take(it) == []
+    it.clear()
+    assert it.unreadable is None
+
+
+def test_a_chunk_of_which_nothing_can_be_unpacked_opens_a_window_without_an_oldest_record() -> None:
+    it = window(seconds=2.0)
+    error = ValueError("no record begins here")
+    it.add(Chunk(Unreadable(3, error), iter, next_offset=9, packed_bytes=1, seek_number=0, sequence=0), now=0)  # type: ignore[arg-type]
+    assert (it.rows, it.oldest, it.unreadable, it.due(1.9), it.due(2)) == (6, None, error, None, Trigger.SECONDS)
+    assert take(it) == []
+
+
+def test_the_record_that_is_unpacked_ahead_counts_with_its_body() -> None:
+    it = window(rows=1_000, bytes_max=10_000_000)
+    for offset in range(10):
+        it.add(chunk(records(1, size=1_000_000, first=offset)), now=0)
+    assert it.bytes == 10 * (1_000_000 + CHUNK_OVERHEAD_BYTES + 100)
+    assert it.due(0) is Trigger.BYTES
