@@ -25,6 +25,9 @@ VISIBILITY_SECONDS_MIN = 2
 RELEASE_SECONDS = 1.5
 """The end of the shutdown time, which is for making visible what could not be finished."""
 
+KAFKA_RENEW_SECONDS = 30.0
+"""How long no broker may answer before the producer is made anew, and again."""
+
 _STALLED_SECONDS = 60.0  # beyond what one request may take: a backoff, and the busiest machine
 _ATTRIBUTES_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
@@ -48,6 +51,7 @@ class Bridge:
         self._ends: SimpleQueue[FatalError | None] = SimpleQueue()  # its put is safe in a signal handler, an Event's set is not
         self._threads = StepThreads(self._ends.put, monotonic)
         self._forwarding = SqsToKafka(settings, queue, metrics, monotonic)
+        self._renew_at: float | None = None
 
     def run(self) -> None:
         """Forward messages until stopped. Raises :class:`FatalError` when it can't start or a thread ended by an error."""
@@ -124,6 +128,7 @@ class Bridge:
             forwarding.sqs.tick()
             forwarding.kafka.tick()
             self._probe_kafka()
+            self._renew_producer()
             if self._monotonic() >= attributes_at:
                 attributes_at = self._monotonic() + _ATTRIBUTES_SECONDS
                 try:
@@ -146,6 +151,19 @@ class Bridge:
                 forwarding.kafka.failed("_ALL_BROKERS_DOWN")
         elif not forwarding.kafka.works and not forwarding.waits_for_kafka and forwarding.producer.is_reachable(_PROBE_SECONDS):
             forwarding.kafka.worked()
+
+    def _renew_producer(self) -> None:
+        """Make the producer anew when no broker has answered it for long: it may be deaf for ever, see KafkaProducer.renew."""
+        forwarding, now = self._forwarding, self._monotonic()
+        if forwarding.producer is None or forwarding.kafka.works:
+            self._renew_at = None
+        elif self._renew_at is None:
+            self._renew_at = now + KAFKA_RENEW_SECONDS
+        elif now >= self._renew_at:
+            self._renew_at = None
+            if not forwarding.producer.is_reachable(_PROBE_SECONDS):
+                forwarding.producer.renew()
+                _log.info("producer_renewed", seconds=KAFKA_RENEW_SECONDS)
 
     def _finish(self) -> None:
         """Receive no more, finish what is held, make the rest visible again; all within the shutdown time."""

@@ -10,6 +10,7 @@ once more, each record in a batch of its own, and only a record that is refused 
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from threading import RLock
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -81,6 +82,7 @@ class KafkaProducer:
         self._acknowledged: list[Message] = []
         self._configuration = producer_configuration(settings, produce_timeout_seconds)
         self._on_suspicion = on_suspicion
+        self._replacing = RLock()  # reentrant, since what is refused may let another message be produced
         self._producer = self._start({})
         self._alone: Producer | None = None
         self._retired: list[Producer] = []
@@ -92,7 +94,8 @@ class KafkaProducer:
 
     def produce(self, messages: Sequence[Message]) -> None:
         """Give messages to Kafka. Never raises and does not wait: whatever happens comes as their outcomes."""
-        self._produce(self._producer, messages, self._delivered)
+        with self._replacing:  # or a message could be given to a producer that has been replaced, and let go of, meanwhile
+            self._produce(self._producer, messages, self._delivered)
 
     def poll(self, seconds: float) -> list[Message]:
         """Wait for outcomes and serve them; those that are acknowledged. Call it again and again, from one thread."""
@@ -114,6 +117,14 @@ class KafkaProducer:
         except KafkaException:
             return False
         return True
+
+    def renew(self) -> None:
+        """Begin with a new connection to Kafka; what has no outcome yet comes back as failed. With the next poll.
+
+        For when Kafka has been out of reach for long: a client of librdkafka that was told of no node, as while all are fenced, may
+        connect to none ever again, however long they are back (its issue #5301).
+        """
+        self._broken = True
 
     def abandon(self) -> None:
         """Let go of all that has no outcome yet: it comes back as failed with the next poll."""
@@ -179,7 +190,8 @@ class KafkaProducer:
         """A fatal error ends an idempotent producer: begin with new ones. What the old ones hold comes back as failed."""
         self._broken = False
         old = [producer for producer in (self._producer, self._alone) if producer is not None]
-        self._producer, self._alone = self._start({}), None
+        with self._replacing:
+            self._producer, self._alone = self._start({}), None
         for producer in old:
             producer.purge(in_queue=True, in_flight=True, blocking=False)
         self._retired.extend(old)

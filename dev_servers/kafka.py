@@ -94,6 +94,7 @@ class Kafka(Server):
         """
         super().__init__(directory)
         self.port = free_port() if port is None else port
+        self.proxy_port = proxy_port
         self.port_behind_proxy = free_port()
         self._quorum = quorum or Quorum()
         controller_port = self._quorum.controller_ports[node_id]

@@ -1,5 +1,6 @@
 """The raw topic: created with explicit settings by whichever process comes first, told from another of its name by its id."""
 
+from threading import Lock
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -62,28 +63,42 @@ def ensure_topic(settings: KafkaSettings) -> bool:
 
 
 class TopicId:
-    """Asks for the topic's id, which Kafka makes up when it makes a topic, over a connection of its own."""
+    """Asks for the topic's id, which Kafka makes up when it makes a topic, over a connection of its own. Thread-safe."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.kafka_topic
-        self._admin = AdminClient(_configuration(settings))
+        self._configuration = _configuration(settings)
+        self._renewing = Lock()
+        self._admin = AdminClient(self._configuration)
 
     def read(self) -> str | None:
         """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 11 seconds. Raises RetryableError."""
+        admin = self._admin
         try:
             try:
-                found = self._ask()
+                found = self._ask(admin)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 - confluent-kafka's own name of it
                     raise
                 # librdkafka 2.16 asks the controller, and waits for the one that it knows: with a node of three away no id came
                 # until it was back. The answer to this question, which any node may answer, says which is the controller now.
-                self._admin.list_topics(timeout=_REQUEST_SECONDS)
-                found = self._ask()
+                admin.list_topics(timeout=_REQUEST_SECONDS)
+                found = self._ask(admin)
         except KafkaException as error:
+            if error.args[0].code() < 0:  # the client's own: no broker has answered
+                self._renew(admin)
             raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {error.args[0].name()}") from error
         return None if found == _NO_ID else found
 
-    def _ask(self) -> str:
-        asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ID_SECONDS)
+    def _ask(self, admin: AdminClient) -> str:
+        asked = admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ID_SECONDS)
         return str(asked[self._topic].result().topic_id)
+
+    def _renew(self, failed: AdminClient) -> None:
+        """Ask by another client from now on, unless another thread was quicker; the old one ends with the last that waits for it.
+
+        A client of librdkafka that was told of no node, as while all are fenced, may connect to none ever again (its issue #5301).
+        """
+        with self._renewing:
+            if self._admin is failed:
+                self._admin = AdminClient(self._configuration)

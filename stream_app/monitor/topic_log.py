@@ -24,20 +24,27 @@ class Times(NamedTuple):
 
 
 class TopicLog:
-    """Blocking calls, for one thread; each raises :class:`RetryableError` when Kafka does not answer."""
+    """Blocking calls, for one thread; each raises :class:`RetryableError` when Kafka does not answer.
+
+    After that the next call is made by a new client: one of librdkafka that was told of no node, as while all are fenced, may
+    connect to none ever again (its issue #5301).
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.kafka_topic
-        common: dict[str, Any] = {
+        self._common: dict[str, Any] = {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
             "log_level": 0,
             "reconnect.backoff.max.ms": 1_000,
         }
-        self._admin = AdminClient(common)
-        self._consumer = Consumer(
+        self._admin = AdminClient(self._common)
+        self._consumer = self._new_consumer()
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(
             {
-                **common,
-                "group.id": f"{settings.kafka_topic}-monitor",  # librdkafka wants one; it is never joined and nothing is committed
+                **self._common,
+                "group.id": f"{self._topic}-monitor",  # librdkafka wants one; it is never joined and nothing is committed
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
@@ -48,7 +55,7 @@ class TopicLog:
 
     def ranges(self) -> dict[int, tuple[int, int]]:
         """First offset and end of each partition's log; empty while there is no such topic."""
-        topic = _asked(lambda: self._admin.list_topics(self._topic, timeout=REQUEST_SECONDS)).topics[self._topic]
+        topic = self._asked(lambda: self._admin.list_topics(self._topic, timeout=REQUEST_SECONDS)).topics[self._topic]
         partitions = [TopicPartition(self._topic, partition) for partition in topic.partitions]
         if topic.error is not None or not partitions:
             return {}
@@ -60,7 +67,7 @@ class TopicLog:
         """How long the topic keeps a record; 0: for ever."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
         futures = self._admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)
-        milliseconds = float(_asked(lambda: futures[resource].result(REQUEST_SECONDS))["retention.ms"].value)
+        milliseconds = float(self._asked(lambda: futures[resource].result(REQUEST_SECONDS))["retention.ms"].value)
         return max(0.0, milliseconds / 1_000)
 
     def times(self, offsets: Mapping[int, int]) -> dict[int, Times]:
@@ -68,6 +75,14 @@ class TopicLog:
 
         A partition is missing where none is: offsets that Kafka has may all be control records, which are no records to anybody.
         """
+        try:
+            return self._first_times(offsets)
+        except RetryableError:
+            self._consumer.close()
+            self._consumer = self._new_consumer()
+            raise
+
+    def _first_times(self, offsets: Mapping[int, int]) -> dict[int, Times]:
         found: dict[int, Times] = {}
         waiting = set(offsets)
         deadline = time.monotonic() + REQUEST_SECONDS
@@ -98,18 +113,19 @@ class TopicLog:
     def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
         futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=REQUEST_SECONDS)
         return {
-            partition.partition: _asked(lambda future=future: future.result(REQUEST_SECONDS)).offset
+            partition.partition: self._asked(lambda future=future: future.result(REQUEST_SECONDS)).offset
             for partition, future in futures.items()
         }
 
-
-def _asked(request: Any) -> Any:
-    try:
-        return request()
-    except KafkaException as error:
-        raise _retryable(error) from error
-    except TimeoutError as error:
-        raise RetryableError("Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer") from error
+    def _asked(self, request: Any) -> Any:
+        try:
+            return request()
+        except KafkaException as error:
+            self._admin = AdminClient(self._common)
+            raise _retryable(error) from error
+        except TimeoutError as error:
+            self._admin = AdminClient(self._common)
+            raise RetryableError("Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer") from error
 
 
 def _retryable(error: KafkaException) -> RetryableError:

@@ -40,7 +40,7 @@ def test_the_id_is_told_although_the_node_that_told_it_is_gone(tmp_path: Path) -
         )
         ensure_topic(settings)
         asking = [TopicId(settings) for _ in range(6)]
-        (before,) = {topic_id.read() for topic_id in asking}
+        (before,) = {read_soon(topic_id) for topic_id in asking}
         nodes[0].kill()
         assert {read_soon(topic_id) for topic_id in asking} == {before}
     finally:

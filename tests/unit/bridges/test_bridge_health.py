@@ -4,7 +4,8 @@ from typing import cast
 
 import pytest
 
-from bridges.bridge import Bridge
+from bridges.bridge import KAFKA_RENEW_SECONDS, Bridge
+from bridges.kafka_producer import KafkaProducer
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from bridges.sqs_queue import SqsQueue
@@ -72,3 +73,38 @@ def test_sqs_and_kafka_that_fail_are_named_and_need_no_restart(scene: Scene) -> 
     assert scene.bridge.readyz().details["sqs"] == {"ok": False, "code": "EndpointConnectionError"}
     assert scene.bridge.readyz().details["kafka"]["ok"]
     assert scene.bridge.livez().ok
+
+
+class Producer:
+    def __init__(self) -> None:
+        self.reachable, self.renewals = False, 0
+
+    def is_reachable(self, _: float) -> bool:
+        return self.reachable
+
+    def renew(self) -> None:
+        self.renewals += 1
+
+
+def test_a_producer_that_reaches_no_broker_is_made_anew_once_in_a_while(scene: Scene) -> None:
+    producer = Producer()
+    scene.bridge._forwarding.producer = cast("KafkaProducer", producer)
+
+    def pass_seconds(seconds: int) -> int:
+        before = producer.renewals
+        for _ in range(seconds):
+            scene.bridge._renew_producer()
+            scene.now += 1
+        return producer.renewals - before
+
+    assert pass_seconds(200) == 0, "Kafka works"
+    scene.bridge._forwarding.kafka.failed("_MSG_TIMED_OUT")
+    assert pass_seconds(int(KAFKA_RENEW_SECONDS)) == 0
+    assert pass_seconds(300) in (9, 10)
+    producer.reachable = True
+    assert pass_seconds(200) == 0, "a broker answers: another producer would do no better"
+    producer.reachable = False
+    scene.bridge._forwarding.kafka.worked()
+    pass_seconds(1)
+    scene.bridge._forwarding.kafka.failed("_MSG_TIMED_OUT")
+    assert pass_seconds(int(KAFKA_RENEW_SECONDS)) == 0, "another outage, with all its time"
