@@ -25,7 +25,7 @@ VISIBILITY_SECONDS_MIN = 2
 RELEASE_SECONDS = 1.5
 """The end of the shutdown time, which is for making visible what could not be finished."""
 
-KAFKA_RENEW_SECONDS = 30.0
+KAFKA_RENEW_SECONDS = 20.0
 """How long no broker may answer before the producer is made anew, and again."""
 
 _STALLED_SECONDS = 60.0  # beyond what one request may take: a backoff, and the busiest machine
