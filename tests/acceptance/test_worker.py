@@ -1,5 +1,6 @@
 """The worker as a process, on real Kafka and Postgres; records come straight from a producer."""
 
+import asyncio
 import json
 import time
 import uuid
@@ -9,6 +10,7 @@ from signal import Signals
 
 import pytest
 from acceptance.running_pipeline import RunningPipeline, fields_in_log, wait_until
+from record_batches import produce_packed, with_a_strange_header
 
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
@@ -221,6 +223,27 @@ def test_a_topic_made_anew_stops_the_partition_and_names_the_command(pipeline: R
         pipeline.run("positions", "reset", "--topic", pipeline.topic, "--partition", str(partition), "--to", "0", "--yes")
     pipeline.wait_drained()
     pipeline.assert_each_once(message_id(number) for number in range(100))
+
+
+def test_a_record_that_cannot_be_unpacked_stops_its_partition_and_neither_the_worker_nor_what_is_before_it(
+    pipeline: RunningPipeline,
+) -> None:
+    """Its checksum is right; the name of a header is no UTF-8, which Kafka does not mind. As the runbook says it goes on."""
+    pipeline.start_worker()
+    pipeline.wait_ready("worker")
+    pipeline.produce(logins(range(100)))
+    asyncio.run(produce_packed(pipeline.bootstrap_servers, pipeline.topic, 0, with_a_strange_header()))
+    at = pipeline.log_ends()[0] - 1
+    pipeline.produce(logins(range(100, 200)))
+    wait_until(lambda: pipeline.metric("worker", "stream_partition_stopped", partition="0", topic=pipeline.topic), "it stops")
+    ends = {**pipeline.log_ends(), 0: at}
+    wait_until(lambda: pipeline.positions() == ends, "all before it and all of the other partitions is written")
+    wait_until(lambda: pipeline.log("worker").count("partition_failed") >= 2, "it is tried again")
+    assert {line["next_offset"] for line in fields_in_log(pipeline.log("worker"), "partition_failed")} == {str(at)}
+    pipeline.run("positions", "reset", "--topic", pipeline.topic, "--partition", "0", "--to", str(at + 1), "--yes")
+    pipeline.wait_drained()
+    pipeline.assert_each_once(message_id(number) for number in range(200))
+    assert pipeline.stop_worker() == 0
 
 
 def test_a_redelivered_message_adds_no_row(pipeline: RunningPipeline) -> None:

@@ -10,18 +10,16 @@ from typing import Any, Literal
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
-from login_records import LOGIN, headers, login, record
+from login_records import LOGIN, login, record
+from record_batches import aborted, packed, with_a_strange_header
 
 from stream_app.chunk import Unreadable
 from stream_app.dead_letters import KafkaRecord
 from stream_app.transport.fetched_records import KeptMemoryRecords, PackedRecords, fetch_whole
 
-LZ4 = 3
 FIRST = TopicPartition("logins", 0)
 
 
@@ -39,24 +37,6 @@ class Assignment:
 
     def consumed_to(self, position: int) -> None:
         self.position = position
-
-
-def packed(bodies: list[bytes], first_offset: int = 0, *, producer: int = -1, key: bytes = b"key") -> bytes:
-    """One record batch, as a producer packs it and a broker numbers it."""
-    batch = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=LZ4 if key == b"key" else 0,  # what a broker writes itself is not packed
-        is_transactional=producer >= 0,
-        producer_id=producer,
-        producer_epoch=0,
-        base_sequence=0,
-        batch_size=1 << 30,
-    )
-    for place, body in enumerate(bodies):
-        batch.append(place, 1_000 + place, key, body, list(headers(first_offset + place)))
-    data = batch.build()
-    data[:8] = first_offset.to_bytes(8, "big")  # not under the checksum
-    return bytes(data)
 
 
 async def fetched(
@@ -117,14 +97,6 @@ async def test_what_a_transaction_took_back_is_passed_over_with_its_offsets() ->
     assert (it.next_offset, assignment.position) == (3, 3)
 
 
-def aborted(producer: int, first_offset: int) -> bytes:
-    """The control batch that takes a producer's transaction back."""
-    data = bytearray(packed([b"\0\0\0\0\0\0"], first_offset, producer=producer, key=b"\0\0\0\0"))
-    data[21:23] = (int.from_bytes(data[21:23], "big") | 0x20).to_bytes(2, "big")
-    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
-    return bytes(data)
-
-
 @pytest.mark.parametrize("isolation_level", [READ_UNCOMMITTED, READ_COMMITTED])
 @pytest.mark.parametrize("start", range(13))
 async def test_it_delivers_what_aiokafka_delivers(start: int, isolation_level: int) -> None:
@@ -180,14 +152,6 @@ async def test_a_corrupt_batch_is_an_error_before_anything_is_passed_over() -> N
     data[-1] ^= 1
     with pytest.raises(CorruptRecordException):
         await fetched(bytes(data))
-
-
-def with_a_strange_header(first_offset: int) -> bytes:
-    """A batch whose checksum is right: Kafka asks for UTF-8 in the name of a header, and does not look."""
-    data = bytearray(packed([login()], first_offset, key=b""))
-    data[data.index(b"message-id")] = 0xFF
-    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
-    return bytes(data)
 
 
 @pytest.mark.parametrize("before", [0, 3])
