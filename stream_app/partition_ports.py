@@ -66,5 +66,5 @@ class Budget:
 
     @property
     def batch_bytes_max(self) -> int:
-        """Of one batch, unpacked."""
-        return self.bytes_max // 2 // min(self.partitions, self.batches_max)
+        """Of one batch, unpacked: each partition may have two, all together as many as there are turns."""
+        return self.bytes_max // 2 // min(2 * self.partitions, self.batches_max)

@@ -13,7 +13,7 @@ from partition_scenes import PARTITION, Scene
 from structlog.testing import capture_logs
 
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk, Unreadable
+from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk, Unreadable, memory_bytes
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.partition_ports import Budget
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
@@ -360,11 +360,12 @@ def test_a_batch_takes_its_partitions_share_of_the_memory_and_a_second_one_waits
         it.log.append(*logins(60))
         async with it.opened() as writer:
             it.store.statement_seconds = 1.0
-            it.budget.bytes_used += 40_000  # of other partitions
+            it.budget.bytes_used += 55_000  # of other partitions
             it.log.deliver(writer, 60)
             await asyncio.sleep(0.5)
-            assert 10 <= writer.gauges().buffered_records - writer._window.rows <= 21, "15,000 bytes, and no second batch"
-            it.budget.bytes_used -= 40_000
+            (batch,) = writer._in_hand
+            assert 5_000 <= memory_bytes(it.log.records[: batch.batch.records]) <= 6_000, "a fifth of one half, and no second batch"
+            it.budget.bytes_used -= 55_000
             await it.drain(writer)
         assert it.count("rows_written_total") == 60
         assert it.budget.bytes_used == 0
