@@ -54,7 +54,7 @@ async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is
 
 async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: ConnectionPool) -> None:
     for _ in range(5):
-        task = asyncio.create_task(pool.fetch_one("SELECT pg_sleep(0.2)", {}))
+        task = asyncio.create_task(pool.fetch_one("SELECT pg_sleep(5)", {}))  # far longer than a busy machine oversleeps
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
