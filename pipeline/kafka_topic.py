@@ -75,13 +75,11 @@ class TopicId:
         """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 11 seconds. Raises RetryableError."""
         admin = self._admin
         try:
-            try:
-                found = self._ask(admin)
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 - confluent-kafka's own name of it
-                    raise
+            found = self._ask_in_time(admin)
+            if found is None:
                 # librdkafka 2.16 asks the controller, and waits for the one that it knows: with a node of three away no id came
                 # until it was back. The answer to this question, which any node may answer, says which is the controller now.
+                # Not while an error is handled: confluent-kafka 2.16 would keep that error, and with it the client, for ever.
                 admin.list_topics(timeout=_REQUEST_SECONDS)
                 found = self._ask(admin)
         except KafkaException as error:
@@ -89,6 +87,15 @@ class TopicId:
                 self._renew(admin)
             raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {error.args[0].name()}") from error
         return None if found == _NO_ID else found
+
+    def _ask_in_time(self, admin: AdminClient) -> str | None:
+        """None: no answer came."""
+        try:
+            return self._ask(admin)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 - confluent-kafka's own name of it
+                raise
+            return None
 
     def _ask(self, admin: AdminClient) -> str:
         asked = admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ID_SECONDS)
