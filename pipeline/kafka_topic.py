@@ -63,7 +63,13 @@ def ensure_topic(settings: KafkaSettings) -> bool:
 
 
 class TopicId:
-    """Asks for the topic's id, which Kafka makes up when it makes a topic, over a connection of its own. Thread-safe."""
+    """Asks for the topic's id, which Kafka makes up when it makes a topic, over a connection of its own. Thread-safe.
+
+    A client of librdkafka that was told of no node, as while all are fenced, may connect to none ever again (its issue #5301): so
+    one that reached no broker is replaced. It ends, which may take seconds, in the thread of the last call that uses it: nothing
+    that outlives a call may hold it. An error that is raised holds the frames that it went through, so none is raised where a client
+    is at hand; and ``list_topics`` keeps for ever the error that is being handled when it fails (confluent-kafka 2.16).
+    """
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._topic = settings.kafka_topic
@@ -73,39 +79,30 @@ class TopicId:
 
     def read(self) -> str | None:
         """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 11 seconds. Raises RetryableError."""
-        admin = self._admin
-        try:
-            found = self._ask_in_time(admin)
-            if found is None:
-                # librdkafka 2.16 asks the controller, and waits for the one that it knows: with a node of three away no id came
-                # until it was back. The answer to this question, which any node may answer, says which is the controller now.
-                # Not while an error is handled: confluent-kafka 2.16 would keep that error, and with it the client, for ever.
-                admin.list_topics(timeout=_REQUEST_SECONDS)
-                found = self._ask(admin)
-        except KafkaException as error:
-            if error.args[0].code() < 0:  # the client's own: no broker has answered
-                self._renew(admin)
-            raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {error.args[0].name()}") from error
+        found = self._found()
+        if isinstance(found, KafkaError):
+            raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {found.name()}")
         return None if found == _NO_ID else found
 
-    def _ask_in_time(self, admin: AdminClient) -> str | None:
-        """None: no answer came."""
-        try:
-            return self._ask(admin)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._TIMED_OUT:  # noqa: SLF001 - confluent-kafka's own name of it
-                raise
-            return None
+    def _found(self) -> str | KafkaError:
+        admin = self._admin
+        found = self._ask(admin)
+        if isinstance(found, KafkaError) and found.code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - so confluent-kafka names it
+            # librdkafka 2.16 asks the controller, and waits for the one that it knows: with a node of three away no id came until
+            # it was back. The answer to this question, which any node may answer, says which is the controller now.
+            try:
+                admin.list_topics(timeout=_REQUEST_SECONDS)
+            except KafkaException as error:
+                found = error.args[0]
+            else:
+                found = self._ask(admin)
+        if isinstance(found, KafkaError) and found.code() < 0:  # the client's own: no broker has answered
+            with self._renewing:
+                if self._admin is admin:  # no other thread was quicker
+                    self._admin = AdminClient(self._configuration)
+        return found
 
-    def _ask(self, admin: AdminClient) -> str:
-        asked = admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ID_SECONDS)
-        return str(asked[self._topic].result().topic_id)
-
-    def _renew(self, failed: AdminClient) -> None:
-        """Ask by another client from now on, unless another thread was quicker; the old one ends with the last that waits for it.
-
-        A client of librdkafka that was told of no node, as while all are fenced, may connect to none ever again (its issue #5301).
-        """
-        with self._renewing:
-            if self._admin is failed:
-                self._admin = AdminClient(self._configuration)
+    def _ask(self, admin: AdminClient) -> str | KafkaError:
+        answer = admin.describe_topics(TopicCollection([self._topic]), request_timeout=_ID_SECONDS)[self._topic]
+        error = answer.exception()
+        return str(answer.result().topic_id) if error is None else error.args[0]

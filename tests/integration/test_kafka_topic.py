@@ -1,14 +1,18 @@
 """The topic on a real Kafka: made once, and told from one of the same name that was made anew."""
 
+import gc
+import socket
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from dev_servers.kafka import Kafka
 from dev_servers.kafka_cluster import KafkaCluster
 from dev_servers.server import start_together, stop_together
+from pipeline import kafka_topic
 from pipeline.errors import RetryableError
 from pipeline.kafka_topic import TopicId, ensure_topic
 from pipeline.settings import KafkaSettings, load
@@ -45,6 +49,29 @@ def test_the_id_is_told_although_the_node_that_told_it_is_gone(tmp_path: Path) -
         assert {read_soon(topic_id) for topic_id in asking} == {before}
     finally:
         stop_together(nodes)
+
+
+def test_clients_that_reach_no_broker_end_with_the_call_that_replaces_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody listens and never answers. Garbage is not collected: it would be on any thread, and ending a client takes long."""
+    for name in ("_ID_SECONDS", "_REQUEST_SECONDS"):
+        monkeypatch.setattr(kafka_topic, name, 0.3)
+    process = psutil.Process()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        settings = load(KafkaSettings, kafka_bootstrap_servers=f"127.0.0.1:{deaf.getsockname()[1]}", kafka_topic="none")
+        topic_id = TopicId(settings)
+        gc.collect()
+        gc.disable()
+        try:
+            threads, clients = [], set()
+            for _ in range(4):
+                with pytest.raises(RetryableError, match=r"_TRANSPORT|_TIMED_OUT"):
+                    topic_id.read()
+                threads.append(process.num_threads())
+                clients.add(id(topic_id._admin))
+        finally:
+            gc.enable()
+    assert len(clients) > 1, "none was replaced"
+    assert max(threads) == threads[0]
 
 
 def read_soon(topic_id: TopicId) -> str | None:
