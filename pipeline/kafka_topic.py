@@ -67,8 +67,8 @@ class TopicId:
 
     A client of librdkafka that was told of no node, as while all are fenced, may connect to none ever again (its issue #5301): so
     one that reached no broker is replaced. It ends, which may take seconds, in the thread of the last call that uses it: nothing
-    that outlives a call may hold it. An error that is raised holds the frames that it went through, so none is raised where a client
-    is at hand; and ``list_topics`` keeps for ever the error that is being handled when it fails (confluent-kafka 2.16).
+    that outlives a call may hold it. An error that is raised holds the frames that it went through, so none is raised where a
+    client is at hand; and ``list_topics`` keeps for ever the error that is being handled when it fails (confluent-kafka 2.16).
     """
 
     def __init__(self, settings: KafkaSettings) -> None:

@@ -16,10 +16,9 @@ no more of all partitions together than there are turns (``partition_ports.Budge
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 
 import structlog
@@ -29,13 +28,13 @@ from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.chunk import Chunk
 from stream_app.claimed_writer import RECLAIM_SECONDS, RETRY_SECONDS_MIN, ClaimedWriter, ClaimLostError, retrying
 from stream_app.lag import Lag
-from stream_app.message_headers import read_headers
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.partition_buffer import BuiltBatch, PartitionBuffer
 from stream_app.partition_ports import Budget, Log, Store
 from stream_app.position_check import check_position, is_other_topic
 from stream_app.positions import Claim, Partition
 from stream_app.stall_guard import StallGuard
-from stream_app.windows import Trigger, Window, WindowPolicy
+from stream_app.windows import Trigger, WindowPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -51,15 +50,6 @@ class State(StrEnum):
     FENCED = "fenced"
     STOPPED = "stopped"
     CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class _InHand:
-    """A batch that is built and not yet written, and what its records take in memory."""
-
-    batch: Batch
-    bytes: int
-    oldest_sent_at_ms: int | None
 
 
 class PartitionWriter:
@@ -86,14 +76,15 @@ class PartitionWriter:
         self._kafka = kafka
         self._store = store
         self._builder = builder
-        self._policy = policy
         self._budget = budget
         self._on_budget_changed = on_budget_changed
         self._metrics = metrics
         self._monotonic = monotonic
         self._wall_clock = wall_clock
         self._log = log.bind(topic=partition.topic, partition=partition.partition)
-        self._window: Window[KafkaRecord] = Window(policy)
+        self._buffer = PartitionBuffer(
+            partition, builder=builder, policy=policy, budget=budget, metrics=metrics, monotonic=monotonic
+        )
         self._expected_offset: int | None = None  # of the next chunk; None while nothing may be received
         self._received_for: Claim | None = None
         self._seek_number = -1
@@ -104,7 +95,6 @@ class PartitionWriter:
         self._closing = asyncio.Event()
         self._paused = False
         self._gap_tasks: set[asyncio.Task[None]] = set()
-        self._in_hand: deque[_InHand] = deque()  # built and not yet written: at most two
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"write {partition.topic}/{partition.partition}")
 
     # --- what others call
@@ -123,8 +113,7 @@ class PartitionWriter:
         if chunk.first_offset > expected:
             self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, chunk.first_offset)))
             task.add_done_callback(self._gap_tasks.discard)
-        self._window.add(chunk, self._monotonic())
-        self._budget.bytes_used += chunk.bytes
+        self._buffer.add(chunk)
         self._next_sequence += 1  # only now: what could not be kept must not count as received
         self._expected_offset = chunk.next_offset
         if chunk.next_offset > (self.lag.log_end_offset or 0):
@@ -151,7 +140,7 @@ class PartitionWriter:
         """Fetch while there is room for what comes, of our own and of all partitions together."""
         if self._expected_offset is None:
             return
-        if self._window_is_full() or self._budget.exceeded:
+        if self._buffer.is_full or self._budget.exceeded:
             self._pause()
         elif self._paused:
             self._paused = False
@@ -164,14 +153,13 @@ class PartitionWriter:
         self._changed.set()
         _, pending = await asyncio.wait({self._task}, timeout=seconds)
         if pending:
-            records = self._window.rows + sum(each.batch.records for each in self._in_hand)
-            self._log.warning("flush_given_up", seconds=seconds, records=records)
+            self._log.warning("flush_given_up", seconds=seconds, records=self._buffer.records)
         while not self._task.done():
             self._task.cancel()  # again and again: asyncio.wait_for of Python 3.11 swallows one that comes together with its answer
             await asyncio.wait({self._task}, timeout=1)
         for task in self._gap_tasks:
             task.cancel()
-        self._clear_window()
+        self._buffer.clear()
         self._on_budget_changed()
         self.state = State.CLOSED
 
@@ -182,19 +170,14 @@ class PartitionWriter:
 
     def gauges(self) -> PartitionGauges:
         """What the partition shows; called from the metrics thread too, so it only reads."""
-        in_hand = tuple(self._in_hand)
-        waiting = [each.oldest_sent_at_ms for each in in_hand if each.oldest_sent_at_ms is not None]
-        oldest = self._window.oldest
-        if oldest is not None:
-            waiting.append(int(read_headers(self.partition, [oldest]).sent_at_ms[0]))
         return PartitionGauges(
             topic=self.partition.topic,
             partition=self.partition.partition,
             next_offset=self.lag.next_offset,
             log_end_offset=self.lag.log_end_offset,
-            oldest_unwritten_seconds=self.lag.oldest_unwritten_seconds(min(waiting, default=None)),
-            buffered_records=self._window.rows + sum(each.batch.records for each in in_hand),
-            buffered_bytes=self._window.bytes + sum(each.bytes for each in in_hand),
+            oldest_unwritten_seconds=self.lag.oldest_unwritten_seconds(self._buffer.oldest_sent_at_ms),
+            buffered_records=self._buffer.records,
+            buffered_bytes=self._buffer.bytes,
             stopped=self.state is State.STOPPED,
             paused=self._paused,
         )
@@ -301,10 +284,10 @@ class PartitionWriter:
     def _stop_receiving(self) -> None:
         self._expected_offset = None
         self._pause()
-        self._clear_window()
+        self._buffer.clear()
         self._on_budget_changed()
 
-    # --- windows and batches
+    # --- batches
 
     async def _write_windows(self, claimed: ClaimedWriter) -> None:
         """Build batch after batch and write each while the next is built, until closing or until the claim is lost."""
@@ -312,26 +295,27 @@ class PartitionWriter:
         built_to = claimed.next_offset
         try:
             while (trigger := await self._next_trigger(claimed, writing)) is not None:
-                await self._budget.turns.acquire()
-                batch = self._build(built_to)
+                built = await self._buffer.build(built_to)
+                self.follow_budget()
                 if writing is not None:
                     await writing
-                if batch is None:
-                    if self._window.unreadable is not None:
-                        raise self._window.unreadable  # now that all before it is written
+                if built is None:
+                    if self._buffer.unreadable is not None:
+                        raise self._buffer.unreadable  # now that all before it is written
                     continue
-                built_to = batch.next_offset
-                writing = asyncio.create_task(self._write(claimed, batch, trigger))
+                built_to = built.batch.next_offset
+                writing = asyncio.create_task(self._write(claimed, built, trigger))
                 writing.add_done_callback(lambda _: self._changed.set())
-                del batch  # else it would be kept, megabytes a partition, until the next window closes
+                del built  # else it would be kept, megabytes a partition, until the next window closes
             if writing is not None:
                 await writing
         finally:
-            if writing is not None:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
-            while self._in_hand:
-                self._let_go()
+            try:
+                if writing is not None:
+                    writing.cancel()
+                    await asyncio.gather(writing, return_exceptions=True)
+            finally:
+                self._buffer.let_go_of_all()
 
     async def _next_trigger(self, claimed: ClaimedWriter, writing: "asyncio.Task[None] | None") -> Trigger | None:
         """Wait for a window to close. None: there will be none under this claim."""
@@ -343,15 +327,15 @@ class PartitionWriter:
             if self._reads_again:
                 return None
             if self._closing.is_set():
-                return Trigger.FLUSH if self._window.rows else None
+                return Trigger.FLUSH if self._buffer.waiting_records else None
             now = self._monotonic()
-            trigger = self._window.due(now) or (Trigger.BYTES if self._window_is_full() else None)
+            trigger = self._buffer.due(now)
             # While the last batch is being written there is nothing to gain from closing early: let the window fill. And a second
             # batch wants room; without it, it is built when the first one is written.
             if trigger is not None and not (writing is not None and (trigger is Trigger.SECONDS or self._budget.exceeded)):
                 return trigger
-            idle = writing is None and not self._window.rows
-            timeout = None if writing is not None else POSITION_CHECK_SECONDS if idle else self._window.seconds_until_due(now)
+            idle = writing is None and not self._buffer.waiting_records
+            timeout = None if writing is not None else POSITION_CHECK_SECONDS if idle else self._buffer.seconds_until_due(now)
             try:
                 async with asyncio.timeout(timeout):
                     await self._changed.wait()
@@ -359,48 +343,17 @@ class PartitionWriter:
                 if idle:
                     await claimed.check()
 
-    def _build(self, first_offset: int) -> Batch | None:
-        """The next batch, which keeps a turn. None: what waited was dropped meanwhile, or can't be unpacked."""
-        started = self._monotonic()
-        packed, skipped = self._window.bytes, self._window.offsets_without_record
-        draft = self._builder.begin(self.partition, first_offset)
-        next_offset, unpacked = first_offset, 0
-        try:
-            for records, size in self._window.slices(started, self._budget.batch_bytes_max, draft.origins):
-                self._builder.add(draft, records)
-                next_offset, unpacked = records[-1].offset + 1, unpacked + size
-        except BaseException:
-            self._budget.bytes_used -= packed - self._window.bytes
-            self._budget.turns.release()
-            raise
-        if not unpacked:
-            self._budget.turns.release()
-            return None
-        batch = replace(draft, next_offset=next_offset)
-        self._budget.bytes_used += unpacked
-        held = unpacked + packed - self._window.bytes  # its chunks are kept until it is written
-        self._in_hand.append(_InHand(batch, held, batch.oldest_sent_at_ms))
-        self._metrics.offsets_skipped.inc(self._window.offsets_without_record - skipped)
-        self._metrics.build_seconds.observe(self._monotonic() - started)
-        self.follow_budget()
-        return batch
-
-    async def _write(self, claimed: ClaimedWriter, batch: Batch, trigger: Trigger) -> None:
-        started = self._monotonic()
+    async def _write(self, claimed: ClaimedWriter, built: BuiltBatch, trigger: Trigger) -> None:
+        started, batch = self._monotonic(), built.batch
         try:
             await claimed.write(batch)
         finally:
-            self._let_go()  # also where it failed: the next one may wait for the turn that this one has
+            self._buffer.let_go(built)  # also where it failed: the next one may wait for the turn that this one has
         self._metrics.write_seconds.observe(self._monotonic() - started)
         self._metrics.batches.labels(trigger.value).inc()
         self._metrics.batch_rows.observe(batch.records)
         self._metrics.records_with_extra_keys.inc(batch.extra_keys)
         self._on_budget_changed()
-
-    def _let_go(self) -> None:
-        """The batch that was built first is written, or dropped."""
-        self._budget.bytes_used -= self._in_hand.popleft().bytes
-        self._budget.turns.release()
 
     def _written(self, part: Batch) -> None:
         """A batch, or a part of one, is in Postgres."""
@@ -409,14 +362,6 @@ class PartitionWriter:
         self._metrics.sent_to_written.observe_all(part.sent_at_ms, self._wall_clock())
 
     # --- waiting
-
-    def _window_is_full(self) -> bool:
-        bytes_max = min(2 * self._policy.bytes, self._budget.window_bytes_max)  # packed, so this is several batches
-        return self._window.rows >= 2 * self._policy.rows or self._window.bytes >= bytes_max
-
-    def _clear_window(self) -> None:
-        self._budget.bytes_used -= self._window.bytes
-        self._window.clear()
 
     def _pause(self) -> None:
         if not self._paused:

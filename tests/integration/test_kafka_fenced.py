@@ -159,7 +159,8 @@ def test_a_producer_that_is_made_anew_reaches_kafka_and_each_message_has_one_out
     assert len(topic.records()) == 20
 
 
-def test_producers_made_anew_while_others_produce_lose_no_message(topic: Topic, quick_switches: None) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("quick_switches")
+def test_producers_made_anew_while_others_produce_lose_no_message(topic: Topic) -> None:
     """Kafka is there: what is replaced holds records in every state."""
     outcomes = Outcomes(topic.bootstrap_servers, topic.name)
     done = threading.Event()
@@ -167,7 +168,7 @@ def test_producers_made_anew_while_others_produce_lose_no_message(topic: Topic, 
     def produce() -> None:
         while not done.is_set():
             outcomes.produce(100)
-            time.sleep(0.005)
+            time.sleep(0.005)  # who polls must keep up with three of these
 
     producing = [threading.Thread(target=produce) for _ in range(3)]
     for thread in producing:

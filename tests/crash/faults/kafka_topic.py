@@ -14,6 +14,9 @@ from crash.messages import Ending, Message, good
 from crash.system import Setup, System
 from dev_servers.made_up_logins import made_up_logins
 
+NODE_SECONDS = 1.0
+"""A node first knows that a topic is gone, then closes its logs."""
+
 COMMAND = re.compile(r"faust -A stream_app (positions reset --topic \S+ --partition \d+ --to \d+)")
 
 
@@ -21,6 +24,13 @@ def let_drain(system: System) -> None:
     """Pause the load until everything is behind the position."""
     system.workload.pause()
     system.wait("all is drained", system.is_drained)
+
+
+def delete(system: System, admin: KafkaAdmin) -> None:
+    """Delete the topic, and wait until the node has closed its logs: until then it acknowledges records that go with it."""
+    admin.delete()
+    system.wait("the node knows that the topic is gone", lambda: not admin.is_listed())
+    system.rest(NODE_SECONDS)
 
 
 def send_again(system: System) -> None:
@@ -95,7 +105,7 @@ def topic_made_anew(system: System) -> Iterator[str]:
     (bridge,) = system.bridges
     admin = admin_of(system)
     let_drain(system)
-    admin.delete()
+    delete(system, admin)
     send_again(system)
     system.prove("the bridge misses the topic", lambda: system.metric(bridge, "bridge_ready", dependency="kafka") == 0)
     admin.make(partitions=4)
@@ -148,7 +158,7 @@ def topic_made_anew_under_load(system: System) -> Iterator[str]:
 def _made_anew_and_grown(system: System, admin: KafkaAdmin) -> dict[int, int]:
     """Delete the topic, make it, and fill it past each position; the positions."""
     before = system.positions()
-    admin.delete()
+    delete(system, admin)
     admin.make(partitions=4)
     system.workload.burst(6 * max(before.values()))
     system.prove("every log has grown past the position", lambda: all(system.log_ends()[p] > before[p] for p in before), 60)

@@ -1,7 +1,6 @@
 import asyncio
 import gc
 from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,9 +12,8 @@ from partition_scenes import PARTITION, Scene
 from structlog.testing import capture_logs
 
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk, Unreadable, memory_bytes
+from stream_app.chunk import Chunk, Unreadable
 from stream_app.claimed_writer import RECLAIM_SECONDS
-from stream_app.partition_ports import Budget
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
 from stream_app.positions import Position
 from stream_app.windows import WindowPolicy
@@ -353,105 +351,6 @@ def test_offsets_without_a_record_within_a_chunk_are_counted() -> None:
     play(scene())
 
 
-def test_a_batch_takes_its_partitions_share_of_the_memory_and_a_second_one_waits_for_room() -> None:
-    async def scene() -> None:
-        it = Scene(policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(60_000, batches_max=5))
-        it.budget.partitions = 4
-        it.log.append(*logins(60))
-        async with it.opened() as writer:
-            it.store.statement_seconds = 1.0
-            it.budget.bytes_used += 55_000  # of other partitions
-            it.log.deliver(writer, 60)
-            await asyncio.sleep(0.5)
-            (batch,) = writer._in_hand
-            assert 5_000 <= memory_bytes(it.log.records[: batch.batch.records]) <= 6_000, "a fifth of one half, and no second batch"
-            it.budget.bytes_used -= 55_000
-            await it.drain(writer)
-        assert it.count("rows_written_total") == 60
-        assert it.budget.bytes_used == 0
-
-    play(scene())
-
-
-def neighbours(number: int, budget: Budget) -> list[Scene]:
-    """Partitions of one worker, each over a log and tables of its own."""
-    scenes = [Scene(budget=budget) for _ in range(number)]
-    for it in scenes:
-        it.neighbours = scenes
-    budget.partitions = number
-    return scenes
-
-
-@pytest.mark.parametrize("partitions", [2, 5, 9])
-@pytest.mark.parametrize("fault", ["before", "fenced"])
-def test_when_the_writes_of_all_partitions_fail_at_once_each_goes_on_afterwards(partitions: int, fault: str) -> None:
-    """A batch that failed must not keep its turn while its partition waits for another."""
-
-    async def scene() -> None:
-        budget = Budget(10_000_000, batches_max=2)
-        scenes = neighbours(partitions, budget)
-        async with AsyncExitStack() as stack:
-            writers = [await stack.enter_async_context(it.opened()) for it in scenes]
-            for it, writer in zip(scenes, writers, strict=True):
-                it.store.statement_seconds = 1.0
-                it.log.append(*logins(100))
-                it.log.deliver(writer, 40)
-            await asyncio.sleep(0.5)
-            for it in scenes:
-                if fault == "fenced":
-                    it.store.positions[PARTITION] = Position(0, 7)
-                else:
-                    it.store.faults.extend(["before"] * 3)
-            for it, writer in zip(scenes, writers, strict=True):
-                await it.drain(writer)
-        for it in scenes:
-            assert sorted(it.store.offsets()) == list(range(100))
-        assert (budget.bytes_used, budget.turns._value) == (0, 2)
-
-    play(scene())
-
-
-def test_no_more_batches_are_in_memory_than_there_are_turns_and_who_waits_gets_a_larger_one() -> None:
-    async def scene() -> None:
-        budget = Budget(10_000_000, batches_max=3)
-        scenes = neighbours(8, budget)
-        async with AsyncExitStack() as stack:
-            writers = [await stack.enter_async_context(it.opened()) for it in scenes]
-            for it, writer in zip(scenes, writers, strict=True):
-                it.store.statement_seconds = 1.0
-                it.log.append(*logins(20))
-                it.log.deliver(writer, 2)
-            await asyncio.sleep(0.5)
-            assert sum(bool(writer._in_hand) for writer in writers) == 3
-            for it, writer in zip(scenes, writers, strict=True):
-                it.log.deliver(writer, 2)
-            assert sorted(writer._window.rows for writer in writers) == [2] * 3 + [4] * 5
-            await scenes[-1].until(lambda: all(it.position == 4 for it in scenes))
-            await scenes[-1].until(lambda: not any(writer._in_hand for writer in writers))
-            assert sorted(it.count("batch_rows_count") for it in scenes) == [1] * 5 + [2] * 3
-
-    play(scene())
-
-
-def test_an_absent_database_is_waited_for_with_bounded_memory() -> None:
-    async def scene() -> None:
-        it = Scene(
-            policy=WindowPolicy(rows=100, bytes=1_000_000, seconds=0.2), budget=Budget(50 * RECORD_OVERHEAD_BYTES, batches_max=5)
-        )
-        it.log.append(*logins(1_000))
-        async with it.opened() as writer:
-            it.store.faults.extend(["before"] * 60)
-            for _ in range(3_000):
-                it.log.deliver(writer, 10)
-                await asyncio.sleep(0.1)
-                assert it.budget.bytes_used <= it.budget.bytes_max + 20 * RECORD_OVERHEAD_BYTES
-            await it.drain(writer)
-        assert sorted(it.store.offsets()) == list(range(1_000))
-        assert it.budget.bytes_used == 0
-
-    play(scene())
-
-
 def test_a_fenced_writer_drops_what_it_holds_and_claims_again_only_after_a_while() -> None:
     async def scene() -> None:
         it = Scene()
@@ -635,26 +534,6 @@ def test_a_dead_letter_that_was_there_counts_as_a_duplicate() -> None:
             await it.drain(writer)
         letters = it.metrics.registry.get_sample_value("stream_dead_letters_total", {"reason": "not_json"})
         assert (letters, it.count("duplicates_skipped_total")) == (1, 2)
-
-    play(scene())
-
-
-def test_partitions_that_share_memory_wait_together() -> None:
-    async def scene() -> None:
-        budget = Budget(6_000, batches_max=5)  # 30 packed records are more
-        policy = WindowPolicy(rows=1_000, bytes=10_000_000, seconds=50)
-        one, two = Scene(budget=budget, policy=policy), Scene(budget=budget, policy=policy)
-        one.neighbours = two.neighbours = [one, two]
-        one.log.append(*logins(100))
-        two.log.append(*logins(100))
-        async with one.opened() as first, two.opened() as second:
-            one.log.deliver(first, 30)
-            assert (one.log.paused, two.log.paused) == (True, True)
-            await one.until(lambda: one.position == 30)
-            assert (one.log.paused, two.log.paused) == (False, False)
-            await one.drain(first)
-            await two.drain(second)
-        assert budget.bytes_used == 0
 
     play(scene())
 

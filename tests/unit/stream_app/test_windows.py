@@ -188,7 +188,10 @@ def test_what_cannot_be_unpacked_stays_and_all_before_it_comes() -> None:
 def test_a_chunk_of_which_nothing_can_be_unpacked_opens_a_window_without_an_oldest_record() -> None:
     it = window(seconds=2.0)
     error = ValueError("no record begins here")
-    it.add(Chunk(Unreadable(3, error), iter, next_offset=9, packed_bytes=1, seek_number=0, sequence=0), now=0)  # type: ignore[arg-type]
+    nothing: Chunk[Record] = Chunk(
+        Unreadable(3, error), lambda _: iter(()), next_offset=9, packed_bytes=1, seek_number=0, sequence=0
+    )
+    it.add(nothing, now=0)
     assert (it.rows, it.oldest, it.unreadable, it.due(1.9), it.due(2)) == (6, None, error, None, Trigger.SECONDS)
     assert take(it) == []
 
