@@ -87,8 +87,17 @@ class Batch:
         return min([*self.sent_at_ms, *(letter.sent_at_ms for letter in self.dead_letters)], default=None)
 
     def parameters(self) -> dict[str, str]:
-        """Each column as one text, for ``string_to_array`` with these two characters. No row: "", which it reads as no element."""
-        return {name: UNIT_SEPARATOR.join(column) for name, column in self.columns.items()}
+        """Each column as one text, for ``string_to_array`` with these two characters. No row: "", which it reads as no element.
+
+        Of a message that is in the batch more than once, only its first row.
+        """
+        columns, message_ids = self.columns, self.columns[COLUMN_MESSAGE_ID]
+        if len(set(message_ids)) < len(message_ids):
+            firsts: dict[tuple[str, str], int] = {}
+            for row, message in enumerate(zip(columns[COLUMN_SENT_AT], message_ids, strict=True)):
+                firsts.setdefault(message, row)
+            columns = {name: [column[row] for row in firsts.values()] for name, column in columns.items()}
+        return {name: UNIT_SEPARATOR.join(column) for name, column in columns.items()}
 
     def split(self) -> tuple["Batch", "Batch"]:
         """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""

@@ -87,7 +87,9 @@ def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
     """Server settings of the session. Ours come last: the last one counts."""
     ours = ["-c TimeZone=UTC", "-c default_transaction_isolation=read\\ committed"]  # what the fence and the migrations rest on
     if role is not None:
-        ours += [f"-c statement_timeout={round(settings.postgres_statement_timeout_seconds * 1_000)}", f"-c role={role}"]
+        # jit: a batch's statement looks expensive and takes milliseconds; compiling it would take longer than running it.
+        ours += [f"-c statement_timeout={round(settings.postgres_statement_timeout_seconds * 1_000)}", "-c jit=off"]
+        ours += [f"-c role={role}"]
     else:
         ours += ["-c statement_timeout=0"]
     return " ".join([given, *ours]).strip()

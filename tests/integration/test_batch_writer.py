@@ -1,21 +1,25 @@
 """What a partition writer may rely on; the same for Postgres and for the store in memory that unit tests use."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import psycopg2
 import pytest
-from login_records import batch_of, login, records
+from login_records import batch_of, headers, login, records
 from memory_store import MemoryStore
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a variable
 
+from pipeline.errors import FatalError, RetryableError
 from pipeline.settings import load
 from stream_app.batch import Batch
 from stream_app.partition_ports import Store
 from stream_app.positions import Partition, Position, Written
 from stream_app.postgres.batch_writer import BatchWriter
 from stream_app.postgres.connection import WRITER
-from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.errors import CONFLICTS, RowRefusedError, retry_class
 from stream_app.postgres.migrations import migrate
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.settings import PostgresSettings
@@ -96,6 +100,23 @@ async def test_a_message_that_is_there_is_not_written_again(store: Store) -> Non
     assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
 
 
+async def test_a_message_is_another_one_if_either_its_id_or_its_time_differs(store: Store) -> None:
+    """In one batch, and against what is there."""
+    (first_id, first_time, _), (second_id, second_time, _) = headers(0), headers(1)
+    claim, _ = await store.claim(PARTITION, 0, "id")
+    for first_offset in (0, 2):
+        crossed = records([login(), login()], first_offset)
+        pairs = (
+            [(first_id, first_time), (second_id, second_time)]
+            if first_offset
+            else [(first_id, second_time), (second_id, first_time)]
+        )
+        there = [replace(each, headers=pair) for each, pair in zip(crossed, pairs, strict=True)]
+        assert (await store.write(claim, batch_of(there, first_offset, first_offset + 2))).rows == 2
+    same_id = [replace(each, headers=(first_id, ("sent-at", b"%d" % time))) for time, each in enumerate(records([login()] * 3, 4))]
+    assert (await store.write(claim, batch_of(same_id, 4, 7))).rows == 3
+
+
 async def test_a_message_twice_in_one_batch_is_one_row(store: Store) -> None:
     claim, _ = await store.claim(PARTITION, 0, "id")
     twice = records([login(), login(), POISON, POISON], 0)
@@ -122,6 +143,76 @@ async def test_partitions_and_topics_do_not_meet(store: Store) -> None:
     _, other_partition = await store.claim(Partition("logins", 4), 2, "id")
     _, other_topic = await store.claim(Partition("others", 3), 3, "id")
     assert (other_partition, other_topic) == (2, 3)
+
+
+@pytest.fixture
+async def writer(migrated_database: str) -> AsyncIterator[BatchWriter]:
+    """On Postgres alone."""
+    pool = ConnectionPool(
+        load(PostgresSettings, postgres_dsn=migrated_database), role=WRITER, application_name="the writer", size=2
+    )
+    yield BatchWriter(pool, consumer_group="group", owner="test", create_date_time_zone="UTC")
+    await pool.close()
+
+
+@pytest.fixture
+def superuser(migrated_database: str) -> Iterator[Cursor]:
+    with closing(psycopg2.connect(migrated_database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        yield cursor
+
+
+def asked(cursor: Cursor, question: str) -> tuple[Any, ...]:
+    cursor.execute(question)
+    return cursor.fetchall()[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - Postgres sends no event
+            await asyncio.sleep(0.02)
+
+
+async def test_a_message_that_is_being_written_elsewhere_is_waited_for_and_found(writer: BatchWriter, superuser: Cursor) -> None:
+    """The same message in two partitions: the batch that comes second is refused, and finds the row when it is sent again."""
+    both = batch(0, login(), login())
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    superuser.execute(
+        "BEGIN; INSERT INTO user_logins (sent_at, message_id) VALUES (to_timestamp(%s / 1000.0), %s)",
+        (both.sent_at_ms[1], both.columns["message_id"][1]),
+    )
+    writing = asyncio.create_task(writer.write(claim, both))
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the writer' AND wait_event_type = 'Lock'"
+    await until(lambda: asked(superuser, waiting) == (1,))
+    superuser.execute("COMMIT")
+    with pytest.raises(RetryableError, match="23505") as refused:
+        await writing
+    assert retry_class(refused.value) in CONFLICTS
+    assert await writer.position(PARTITION) == Position(0, 1)
+    assert await writer.write(claim, both) == Written(moved=True, rows=1, dead_letter_offsets=frozenset())
+
+
+async def test_without_the_unique_index_nothing_is_written(writer: BatchWriter, superuser: Cursor) -> None:
+    """Nothing else keeps a second row out that comes at the same moment, and each row would be looked for in the whole table."""
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    superuser.execute("DROP INDEX user_logins_sent_at_message_id")
+    with pytest.raises(FatalError, match="42P10"):
+        await writer.write(claim, batch(0, login()))
+    assert await writer.position(PARTITION) == Position(0, 1)
+
+
+async def test_what_is_there_is_looked_for_in_the_index(writer: BatchWriter, superuser: Cursor) -> None:
+    """However little Postgres knows about the table: nobody has analyzed it."""
+    superuser.execute(
+        "INSERT INTO user_logins (user_id, sent_at, message_id)"
+        " SELECT repeat('u', 100), now() - number * interval '1 s', gen_random_uuid() FROM generate_series(1, 20000) AS number"
+    )
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    looked_for = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'user_logins'"
+    seq_scans, index_scans = asked(superuser, looked_for)
+    assert (await writer.write(claim, batch(0, *[login()] * 500))).rows == 500
+    await writer._pool.close()  # a session tells what it did at its end, if not before
+    await until(lambda: asked(superuser, looked_for) == (seq_scans, index_scans + 500))
 
 
 @pytest.mark.parametrize(
