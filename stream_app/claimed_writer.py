@@ -19,7 +19,7 @@ from stream_app.batch import Batch, BatchBuilder
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Store
 from stream_app.positions import Claim, Position, Written
-from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.errors import MessageThereError, RowRefusedError
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
@@ -64,6 +64,7 @@ class ClaimedWriter:
         self,
         claim: Claim,
         next_offset: int,
+        newest_ms: int,
         *,
         store: Store,
         builder: BatchBuilder,
@@ -72,9 +73,10 @@ class ClaimedWriter:
         sleep: Callable[[float], Awaitable[None]],
         on_written: Callable[[Batch], None],
     ) -> None:
-        """``on_written`` is called after each part of a batch that is in."""
+        """``newest_ms``: of all rows, asked after the claim; ``on_written`` is called after each part of a batch that is in."""
         self.claim = claim
         self.next_offset = next_offset
+        self._newest_ms: int | None = newest_ms
         self._store = store
         self._builder = builder
         self._metrics = metrics
@@ -94,6 +96,8 @@ class ClaimedWriter:
             await self._write_around_refused_row(batch, refused)
             return
         self.next_offset = batch.next_offset
+        if self._newest_ms is not None:
+            self._newest_ms = max(self._newest_ms, *batch.sent_at_ms, 0)
         self._metrics.rows_written.inc(written.rows)
         self._metrics.duplicates_skipped.inc(batch.records - written.rows - len(written.dead_letter_offsets))
         if written.dead_letter_offsets:
@@ -126,13 +130,24 @@ class ClaimedWriter:
     async def _write_whole(self, batch: Batch) -> Written:
         async for attempt in retrying("write", self._log, self._sleep):
             with attempt:
-                written = await self._store.write(self.claim, batch)
+                written = await self._write_once(batch)
                 if written.moved:
                     return written
                 if await self._is_in(batch):  # by an attempt whose answer was lost
                     return _all_of(batch)
                 raise RetryableError("the position is free again")  # what refused the write was undone meanwhile
         raise AssertionError("unreachable: retrying ends by returning or raising")
+
+    async def _write_once(self, batch: Batch) -> Written:
+        """A message comes into one partition, so what was sent after all that is there and all that we wrote can't be there.
+
+        Unless messages have changed their partitions (the topic has more of them now), or two pipelines write one table.
+        """
+        try:
+            return await self._store.write(self.claim, batch, self._newest_ms)
+        except MessageThereError:
+            self._newest_ms = None  # until the next claim: each such surprise costs a whole statement
+            raise
 
     async def _is_in(self, batch: Batch) -> bool:
         """Ask Postgres whether a batch that the fence refused is in; False: it can be written now."""

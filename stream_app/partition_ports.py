@@ -38,8 +38,15 @@ class Store(Protocol):
         ``start`` is the position of a new partition; ``topic_id`` is stored where none is.
         """
 
-    async def write(self, claim: Claim, batch: Batch) -> Written:
-        """Write a batch under a claim; ``moved`` False: refused by the fence, nothing was written."""
+    async def newest_sent_at_ms(self) -> int:
+        """The latest sent at of all rows, in milliseconds since the epoch; 0 without rows."""
+
+    async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+        """Write a batch under a claim; ``moved`` False: refused by the fence, nothing was written.
+
+        Messages sent later than ``newest_ms`` are taken not to be there yet; None: each is looked for. Raises
+        :class:`stream_app.postgres.errors.MessageThereError` if one of them is there, and then nothing was written.
+        """
 
 
 class Budget:

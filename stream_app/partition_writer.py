@@ -223,7 +223,7 @@ class PartitionWriter:
                 claim, position = await self._store.claim(self.partition, log_start, topic_id)
                 log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
                 check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
-                claimed = self._claimed_writer(claim, position)
+                claimed = self._claimed_writer(claim, position, await self._store.newest_sent_at_ms())
                 if position < log_start:
                     await self._pass_lost(claimed, log_start)
                 await self._start_receiving(claim, claimed.next_offset, log_end)
@@ -238,10 +238,11 @@ class PartitionWriter:
         await claimed.write(replace(self._builder.begin(self.partition, position), next_offset=log_start))
         self._count_lost(log_start - position, position)
 
-    def _claimed_writer(self, claim: Claim, position: int) -> ClaimedWriter:
+    def _claimed_writer(self, claim: Claim, position: int, newest_ms: int) -> ClaimedWriter:
         return ClaimedWriter(
             claim,
             position,
+            newest_ms,
             store=self._store,
             builder=self._builder,
             metrics=self._metrics,

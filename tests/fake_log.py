@@ -1,6 +1,6 @@
 """A partition's log and its fetching, as the transport shows them to a partition writer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from aiokafka.structs import ConsumerRecord
@@ -30,6 +30,10 @@ class FakeLog:
         """Put records at the log's end, after a gap if ``offset`` is further on."""
         for body in bodies:
             self.records.append(record(body, max(self.log_end, offset or 0)))
+
+    def append_again(self, index: int) -> None:
+        """Put one of the records at the log's end once more, as a message that came twice."""
+        self.records.append(replace(self.records[index], offset=self.log_end))
 
     @property
     def log_end(self) -> int:

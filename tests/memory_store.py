@@ -2,31 +2,44 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pipeline.errors import RetryableError
 from stream_app.batch import Batch
+from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Claim, Partition, Position, Written
-from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.errors import MessageThereError, RowRefusedError
 
 Fault = Literal["before", "after", "none"]
 """The connection breaks before the statement is carried out, after it, or not."""
 
 
+Message: TypeAlias = tuple[str, str]
+"""Sent at in milliseconds, and message id."""
+
+
+def message_of(record: KafkaRecord) -> Message:
+    """The message that a record with the bridge's headers is of."""
+    headers = dict(record.headers)
+    return (headers["sent-at"] or b"").decode(), (headers["message-id"] or b"").decode()
+
+
 @dataclass
 class MemoryStore:
-    rows: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Offsets by (sent at, message id)."""
-    dead_letters: dict[tuple[str, str], int] = field(default_factory=dict)
+    rows: dict[Message, int] = field(default_factory=dict)
+    """Offsets."""
+    dead_letters: dict[Message, int] = field(default_factory=dict)
     positions: dict[Partition, Position] = field(default_factory=dict)
     topic_ids: dict[Partition, str | None] = field(default_factory=dict)
     refused_message_ids: set[str] = field(default_factory=set)
     faults: deque[Fault] = field(default_factory=deque)
     """What happens to the next statements, in order; nothing when it is empty."""
     statement_seconds: float = 0.0
+    surprises: int = 0
+    """How often a message was there that was not looked for."""
 
     async def position(self, partition: Partition) -> Position | None:
         with _Statement(await self._next_fault()):
@@ -39,19 +52,27 @@ class MemoryStore:
             self.topic_ids[partition] = self.topic_ids.get(partition) or topic_id
             return Claim(partition, stored.epoch + 1, self.topic_ids[partition]), stored.next_offset
 
-    async def write(self, claim: Claim, batch: Batch) -> Written:
+    async def newest_sent_at_ms(self) -> int:
+        with _Statement(await self._next_fault()):
+            return max((int(sent_at_ms) for sent_at_ms, _ in self.rows), default=0)
+
+    async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         with _Statement(await self._next_fault()):
             if self.positions.get(claim.partition) != Position(batch.first_offset, claim.epoch):
                 return Written(moved=False, rows=0, dead_letter_offsets=frozenset())
             if self.refused_message_ids.intersection(batch.columns["message_id"]):
                 raise RowRefusedError
+            messages = list(zip(batch.columns["sent_at_ms"], batch.columns["message_id"], strict=True))
+            if newest_ms is not None and any(each in self.rows for each in messages if int(each[0]) > newest_ms):
+                self.surprises += 1
+                raise MessageThereError
             before = len(self.rows)
             new_letters = [
                 letter for letter in batch.dead_letters if (str(letter.sent_at_ms), letter.message_id) not in self.dead_letters
             ]
             new_letters = list({letter.message_id: letter for letter in reversed(new_letters)}.values())
-            for offset, *key in zip(batch.row_offsets, batch.columns["sent_at_ms"], batch.columns["message_id"], strict=True):
-                self.rows.setdefault((key[0], key[1]), offset)
+            for offset, message in zip(batch.row_offsets, messages, strict=True):
+                self.rows.setdefault(message, offset)
             for letter in batch.dead_letters:
                 self.dead_letters.setdefault((str(letter.sent_at_ms), letter.message_id), letter.offset)
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
@@ -69,6 +90,10 @@ class MemoryStore:
 
     def offsets(self) -> Iterable[int]:
         return (*self.rows.values(), *self.dead_letters.values())
+
+    def messages(self) -> Sequence[Message]:
+        """What became a row or a dead letter: twice what became both."""
+        return (*self.rows, *self.dead_letters)
 
     async def _next_fault(self) -> Fault:
         await asyncio.sleep(self.statement_seconds)

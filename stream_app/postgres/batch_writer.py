@@ -44,8 +44,16 @@ class BatchWriter:
             raise RuntimeError("claim_partition returned no row")
         return Claim(partition, epoch=row[1], topic_id=row[2]), row[0]
 
-    async def write(self, claim: Claim, batch: Batch) -> Written:
-        """Write a batch under a claim. ``moved`` False: refused by the fence, nothing was written."""
+    async def newest_sent_at_ms(self) -> int:
+        """See :class:`stream_app.partition_ports.Store`."""
+        row = await self._pool.fetch_one(self._queries["newest_sent_at"], {})
+        if row is None:
+            raise RuntimeError("newest_sent_at returned no row")
+        newest: int = row[0]
+        return newest
+
+    async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+        """See :class:`stream_app.partition_ports.Store`."""
         letters = batch.dead_letters
         row = await self._pool.fetch_one(
             self._queries["write_batch"],
@@ -55,6 +63,7 @@ class BatchWriter:
                 "epoch": claim.epoch,
                 "first_offset": batch.first_offset,
                 "next_offset": batch.next_offset,
+                "newest_ms": newest_ms,
                 "time_zone": self._time_zone,
                 "letter_offsets": [letter.offset for letter in letters],
                 "letter_message_ids": [letter.message_id for letter in letters],

@@ -23,16 +23,22 @@ class RowRefusedError(PoisonError):
         super().__init__(ROW_REFUSED, column)
 
 
+class MessageThereError(RetryableError):
+    """A message of the batch is in ``user_logins``, and was not looked for or was not there yet: it is found the next time."""
+
+    def __init__(self) -> None:
+        super().__init__("Postgres: another partition wrote a message of this batch; it is found the next time (SQLSTATE 23505)")
+
+
 class TlsRefusedError(RetryableError):
     """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
 
 
-MESSAGE_INDEX: Final = "user_logins_sent_at_message_id"
+_MESSAGE_INDEX: Final = "user_logins_sent_at_message_id"
 """The unique index that refuses a second row for a message."""
 
 _RETRYABLE: Final = {
     "08": "the connection failed",
-    "23505": "another partition wrote a message of this batch at the same moment; it is found the next time",
     "25006": "the database is read-only (a standby, or set so)",
     "25P03": "the session was idle in a transaction for too long",
     "28": "the login was refused: check user and password of POSTGRES_DSN, POSTGRES_PASSWORD_FILE",
@@ -45,8 +51,8 @@ _RETRYABLE: Final = {
     "XX": "internal error of the server",
 }
 
-RETRY_CLASSES: Final = (*sorted({code[:2] for code in _RETRYABLE}), "tls", "none")
-"""What :func:`retry_class` says: classes of SQLSTATE, and two for errors without one."""
+RETRY_CLASSES: Final = (*sorted({"23", *(code[:2] for code in _RETRYABLE)}), "tls", "none")
+"""What :func:`retry_class` says: classes of SQLSTATE (23: a message that is there), and two for errors without one."""
 
 CONFLICTS: Final = ("23", "40", "55")
 """Those of them that come from other transactions: the server itself is well."""
@@ -120,8 +126,8 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
         return _translate_without_code(error)
     if code in _MISSING:
         return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
-    if code[:2] in _ROW_REFUSED and error.diag.constraint_name != MESSAGE_INDEX:
-        return RowRefusedError(error.diag.column_name)
+    if code[:2] in _ROW_REFUSED:
+        return MessageThereError() if error.diag.constraint_name == _MESSAGE_INDEX else RowRefusedError(error.diag.column_name)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
         return RetryableError(f"Postgres: {meaning} (SQLSTATE {code})")

@@ -8,18 +8,18 @@ from typing import Any
 
 import psycopg2
 import pytest
-from login_records import batch_of, headers, login, records
+from login_records import SENT_AT_MS, batch_of, headers, login, records
 from memory_store import MemoryStore
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a variable
 
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError
 from pipeline.settings import load
 from stream_app.batch import Batch
 from stream_app.partition_ports import Store
 from stream_app.positions import Partition, Position, Written
 from stream_app.postgres.batch_writer import BatchWriter
 from stream_app.postgres.connection import WRITER
-from stream_app.postgres.errors import CONFLICTS, RowRefusedError, retry_class
+from stream_app.postgres.errors import CONFLICTS, MessageThereError, RowRefusedError, retry_class
 from stream_app.postgres.migrations import migrate
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.settings import PostgresSettings
@@ -98,6 +98,24 @@ async def test_a_message_that_is_there_is_not_written_again(store: Store) -> Non
     await store.write(claim, batch(0, login(), POISON))
     again = batch_of(records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
     assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
+
+
+async def test_the_newest_row_is_known(store: Store) -> None:
+    assert await store.newest_sent_at_ms() == 0
+    claim, _ = await store.claim(PARTITION, 0, "id")
+    await store.write(claim, batch(0, login(), login(), POISON))
+    assert await store.newest_sent_at_ms() == SENT_AT_MS + 1
+
+
+async def test_only_what_is_no_later_than_all_that_is_there_is_looked_for(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0, "id")
+    await store.write(claim, batch(0, login(), login()))
+    both = batch_of(records([login(), login(), login()], 0), 2, 5)
+    assert (both.sent_at_ms[1], both.sent_at_ms[2]) == (SENT_AT_MS + 1, SENT_AT_MS + 2)
+    with pytest.raises(MessageThereError):
+        await store.write(claim, both, SENT_AT_MS)
+    assert await store.position(PARTITION) == Position(2, 1)
+    assert await store.write(claim, both, SENT_AT_MS + 1) == Written(moved=True, rows=1, dead_letter_offsets=frozenset())
 
 
 async def test_a_message_is_another_one_if_either_its_id_or_its_time_differs(store: Store) -> None:
@@ -185,11 +203,20 @@ async def test_a_message_that_is_being_written_elsewhere_is_waited_for_and_found
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'the writer' AND wait_event_type = 'Lock'"
     await until(lambda: asked(superuser, waiting) == (1,))
     superuser.execute("COMMIT")
-    with pytest.raises(RetryableError, match="23505") as refused:
+    with pytest.raises(MessageThereError) as refused:
         await writing
     assert retry_class(refused.value) in CONFLICTS
     assert await writer.position(PARTITION) == Position(0, 1)
     assert await writer.write(claim, both) == Written(moved=True, rows=1, dead_letter_offsets=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "newest"),
+    [("infinity", 253_402_300_800_000), ("-infinity", 0), (None, 0), ("2026-01-01 00:00:00.000001+00", 1_767_225_600_001)],
+)
+async def test_the_newest_row_may_be_of_others(writer: BatchWriter, superuser: Cursor, theirs: str | None, newest: int) -> None:
+    superuser.execute("INSERT INTO user_logins (sent_at) VALUES (%s)", (theirs,))
+    assert await writer.newest_sent_at_ms() == newest
 
 
 async def test_without_the_unique_index_nothing_is_written(writer: BatchWriter, superuser: Cursor) -> None:
@@ -201,8 +228,8 @@ async def test_without_the_unique_index_nothing_is_written(writer: BatchWriter, 
     assert await writer.position(PARTITION) == Position(0, 1)
 
 
-async def test_what_is_there_is_looked_for_in_the_index(writer: BatchWriter, superuser: Cursor) -> None:
-    """However little Postgres knows about the table: nobody has analyzed it."""
+async def test_what_may_be_there_is_looked_for_in_the_index(writer: BatchWriter, superuser: Cursor) -> None:
+    """However little Postgres knows about the table: nobody has analyzed it. What can't be there is not looked for."""
     superuser.execute(
         "INSERT INTO user_logins (user_id, sent_at, message_id)"
         " SELECT repeat('u', 100), now() - number * interval '1 s', gen_random_uuid() FROM generate_series(1, 20000) AS number"
@@ -211,6 +238,7 @@ async def test_what_is_there_is_looked_for_in_the_index(writer: BatchWriter, sup
     looked_for = "SELECT seq_scan, idx_scan FROM pg_stat_user_tables WHERE relname = 'user_logins'"
     seq_scans, index_scans = asked(superuser, looked_for)
     assert (await writer.write(claim, batch(0, *[login()] * 500))).rows == 500
+    assert (await writer.write(claim, batch(500, *[login()] * 500), SENT_AT_MS)).rows == 500
     await writer._pool.close()  # a session tells what it did at its end, if not before
     await until(lambda: asked(superuser, looked_for) == (seq_scans, index_scans + 500))
 

@@ -14,15 +14,20 @@ DO UPDATE SET epoch = stored.epoch + 1, owner = excluded.owner, updated_at = now
               topic_id = coalesce(stored.topic_id, excluded.topic_id)
 RETURNING next_offset, epoch, topic_id;
 
+-- name: newest_sent_at
+-- The latest sent at of all rows, in milliseconds, rounded up; 0 without rows. Others may have written times that none of ours can be.
+SELECT ceil(1000 * extract(epoch FROM least(greatest(max(sent_at), timestamptz 'epoch'), timestamptz '10000-01-01')))::bigint
+FROM user_logins;
+
 -- name: write_batch
 -- The whole promise in one statement: the position moves only if it is where this batch begins and the claim is the last one; rows
 -- and dead letters go in only if it moved; a message that is there already is left as it is.
 -- Columns come as one text each, cut at U+001F (no cleaned value holds a control character); U+0002 alone stands for NULL.
 --
--- Rows that are there are looked for one by one (a scalar subquery: never by reading the whole table) and the others simply inserted,
--- which takes Postgres three quarters of what ON CONFLICT does. One that another partition writes at the same moment is refused by
--- the unique index; the batch is sent again and finds it. Without that index nothing may be written: `index_wanted` writes no row,
--- and Postgres refuses the statement if there is no unique index for its ON CONFLICT.
+-- Rows are looked for one by one (a scalar subquery: never by reading the whole table), but for those sent later than all that can be
+-- there (`newest_ms`; null: look for each), and those not found are simply inserted: ON CONFLICT takes Postgres half as much again.
+-- A row that is there all the same, because another partition wrote it, is refused by the unique index; the batch is sent again and
+-- finds it. Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 WITH moved AS (
     UPDATE stream_positions
     SET next_offset = %(next_offset)s, updated_at = now()
@@ -46,8 +51,11 @@ WITH moved AS (
     ) AS login
     WHERE EXISTS (SELECT FROM moved)
       AND (
-          SELECT true FROM user_logins AS known WHERE known.sent_at = login.sent_at AND known.message_id = login.message_id
-      ) IS NULL
+          login.sent_at > to_timestamp(%(newest_ms)s / 1000.0::float8)
+          OR (
+              SELECT true FROM user_logins AS known WHERE known.sent_at = login.sent_at AND known.message_id = login.message_id
+          ) IS NULL
+      )
     RETURNING 1
 ), index_wanted AS (
     INSERT INTO user_logins (sent_at, message_id)

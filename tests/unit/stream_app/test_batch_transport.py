@@ -36,12 +36,12 @@ class RefusesOnce(MemoryStore):
 
     refusals = 1
 
-    async def write(self, claim: Claim, batch: Batch) -> Written:
+    async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         await asyncio.sleep(0.5)
         if batch.first_offset >= 2 * FETCH and self.refusals:
             self.refusals -= 1
             raise FatalError("permission denied for a moment")
-        return await super().write(claim, batch)
+        return await super().write(claim, batch, newest_ms)
 
 
 class MadeUpThread:

@@ -523,6 +523,20 @@ def test_closing_ends_although_a_cancel_was_swallowed(monkeypatch: pytest.Monkey
     play(scene())
 
 
+def test_a_message_that_was_written_before_the_claim_is_a_duplicate_and_no_surprise() -> None:
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(5))
+        async with it.opened() as writer:
+            await it.drain(writer)
+        it.log.append_again(2)
+        async with it.opened() as writer:
+            await it.drain(writer)
+        assert (len(it.store.rows), it.count("duplicates_skipped_total"), it.store.surprises) == (5, 1, 0)
+
+    play(scene())
+
+
 def test_a_dead_letter_that_was_there_counts_as_a_duplicate() -> None:
     async def scene() -> None:
         it = Scene()
