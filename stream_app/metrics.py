@@ -174,7 +174,7 @@ class WorkerMetrics:
         self.database_connections = gauge("database_connections", "Connections to Postgres that are open.")
         self.database_retries = counter(
             "database_retries_total",
-            "Statements that are tried again, by SQLSTATE class; tls: a certificate was refused, none: no answer.",
+            "Statements tried again, by SQLSTATE class; 23: a message was there, tls: a certificate was refused, none: no answer.",
             ["sqlstate_class"],
         )
         self.batch_splits = counter("batch_splits_total", "Batches halved because Postgres refused a row in them.")

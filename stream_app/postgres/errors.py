@@ -34,8 +34,9 @@ class TlsRefusedError(RetryableError):
     """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
 
 
-_MESSAGE_INDEX: Final = "user_logins_sent_at_message_id"
-"""The unique index that refuses a second row for a message."""
+_MESSAGE_INDEX: Final = "sent_at_message_id"
+"""In the name of the unique index that refuses a second row for a message; if its owner keeps ``user_logins`` in partitions, each
+partition has one, and Postgres names it so."""
 
 _RETRYABLE: Final = {
     "08": "the connection failed",
@@ -127,7 +128,8 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     if code in _MISSING:
         return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
     if code[:2] in _ROW_REFUSED:
-        return MessageThereError() if error.diag.constraint_name == _MESSAGE_INDEX else RowRefusedError(error.diag.column_name)
+        is_there = code == "23505" and _MESSAGE_INDEX in (error.diag.constraint_name or "")
+        return MessageThereError() if is_there else RowRefusedError(error.diag.column_name)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
         return RetryableError(f"Postgres: {meaning} (SQLSTATE {code})")

@@ -210,6 +210,27 @@ async def test_a_message_that_is_being_written_elsewhere_is_waited_for_and_found
     assert await writer.write(claim, both) == Written(moved=True, rows=1, dead_letter_offsets=frozenset())
 
 
+async def test_a_table_in_partitions_will_do(writer: BatchWriter, superuser: Cursor) -> None:
+    """As its owner may keep it: by time, with the unique index on it."""
+    superuser.execute("""
+        ALTER TABLE user_logins RENAME TO former;
+        ALTER INDEX user_logins_sent_at_message_id RENAME TO former_index;
+        CREATE TABLE user_logins (LIKE former) PARTITION BY RANGE (sent_at);
+        CREATE UNIQUE INDEX user_logins_sent_at_message_id ON user_logins (sent_at, message_id);
+        CREATE TABLE user_logins_2025 PARTITION OF user_logins FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
+        CREATE TABLE user_logins_others PARTITION OF user_logins DEFAULT;
+        GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
+    """)
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    assert await writer.newest_sent_at_ms() == 0
+    assert (await writer.write(claim, batch(0, login(), login()))).rows == 2
+    assert await writer.newest_sent_at_ms() == SENT_AT_MS + 1
+    again = batch_of(records([login(), login()], 0), 2, 4)
+    with pytest.raises(MessageThereError):
+        await writer.write(claim, again, 0)
+    assert await writer.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
+
+
 @pytest.mark.parametrize(
     ("theirs", "newest"),
     [("infinity", 253_402_300_800_000), ("-infinity", 0), (None, 0), ("2026-01-01 00:00:00.000001+00", 1_767_225_600_001)],

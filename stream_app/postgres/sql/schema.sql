@@ -95,7 +95,7 @@ CREATE ROLE stream_monitor NOLOGIN;
 
 GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;
 
--- The worker reads only what ON CONFLICT and its position need.
+-- The worker reads only which messages are there, and its position.
 GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
 GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON dead_letters TO stream_writer;
 GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON stream_positions TO stream_writer;
