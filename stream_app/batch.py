@@ -4,9 +4,11 @@ Promise: each record that goes in comes out as exactly one row or one dead lette
 of them, other than sealed. Building is pure: no socket, and a clock only to time its own steps.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import attrgetter
 from time import perf_counter
 from typing import Literal, TypeVar, cast, get_args
@@ -61,6 +63,8 @@ class Batch:
     """The Kafka offset of each row, ascending."""
     columns: dict[str, list[str]]
     """Texts as Postgres reads them, by SQL parameter (the column's name); ``NULL_TEXT`` stands for NULL."""
+    sent_at_ms: "array[int]"
+    """Sent at of each row, in milliseconds since the epoch."""
     dead_letters: list[DeadLetter]
     """Ascending by offset."""
     extra_key_offsets: list[int]
@@ -77,14 +81,9 @@ class Batch:
         return len(self.extra_key_offsets)
 
     @property
-    def sent_at_ms(self) -> list[int]:
-        """Sent at of each row, in milliseconds since the epoch."""
-        return list(map(int, self.columns[COLUMN_SENT_AT]))
-
-    @property
     def oldest_sent_at_ms(self) -> int | None:
         """The earliest sent at of rows and dead letters; None when there are none."""
-        return min([*self.sent_at_ms, *(letter.sent_at_ms for letter in self.dead_letters)], default=None)
+        return min(chain(self.sent_at_ms, (letter.sent_at_ms for letter in self.dead_letters)), default=None)
 
     def parameters(self) -> dict[str, str]:
         """Each column as one text, for ``string_to_array`` with these two characters. No row: "", which it reads as no element.
@@ -128,6 +127,7 @@ class Batch:
             self.origins,
             self.row_offsets[rows],
             {name: column[rows] for name, column in self.columns.items()},
+            self.sent_at_ms[rows],
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
         )
@@ -156,7 +156,7 @@ class BatchBuilder:
 
     def begin(self, place: Partition, first_offset: int) -> Batch:
         """An empty batch, which :meth:`add` fills."""
-        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, [], [])
+        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, array("q"), [], [])
 
     def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
         """Put the records that follow into the batch. Never raises for what they hold."""
@@ -183,7 +183,9 @@ class BatchBuilder:
         for (field, _), column in zip(self._fields, cleaned, strict=True):
             batch.columns[field.column] += self._text(field, column)
         masked_at = perf_counter()
-        batch.columns[COLUMN_SENT_AT] += _without(headers.sent_at_ms, problems)
+        sent_at_ms = _without(headers.sent_at_ms, problems)
+        batch.columns[COLUMN_SENT_AT] += sent_at_ms
+        batch.sent_at_ms.extend(map(int, sent_at_ms))
         batch.columns[COLUMN_MESSAGE_ID] += _without(headers.message_ids, problems)
         batch.dead_letters.extend(
             self._dead_letter(batch.place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
@@ -203,6 +205,7 @@ class BatchBuilder:
             batch,
             row_offsets=[],
             columns={name: [] for name in batch.columns},
+            sent_at_ms=array("q"),
             dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
             extra_key_offsets=[],
         )

@@ -97,7 +97,7 @@ class ClaimedWriter:
             return
         self.next_offset = batch.next_offset
         if self._newest_ms is not None:
-            self._newest_ms = max(self._newest_ms, *batch.sent_at_ms, 0)
+            self._newest_ms = max(self._newest_ms, max(batch.sent_at_ms, default=0))
         self._metrics.rows_written.inc(written.rows)
         self._metrics.duplicates_skipped.inc(batch.records - written.rows - len(written.dead_letter_offsets))
         if written.dead_letter_offsets:
