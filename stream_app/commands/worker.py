@@ -36,6 +36,9 @@ class StreamWorker(Worker):
         super().__init__(*args, **kwargs)
         self.spinner = None
 
+    def say(self, msg: str) -> None:
+        """Nothing: Faust ends the spinner's line here, with or without a spinner, when it is told to stop while it starts."""
+
 
 class worker(faust_worker_command):  # noqa: N801 - the class's name is the command's
     """Write logins from Kafka to Postgres.
