@@ -112,9 +112,8 @@ class _AppVersionCleaner(Cleaner):
         self._integers = AppVersionTexts(encoding)
 
     def _clean_all(self, texts: Sequence[str | None]) -> list[Cleaned] | None:
-        integers = self._integers
         try:
-            return [integers[text] for text in cast("Sequence[str]", texts)]
+            return list(map(self._integers.__getitem__, cast("Sequence[str]", texts)))
         except PoisonError:
             return None
 

@@ -22,7 +22,7 @@ def pack_all(texts: list[str]) -> list[bytes] | None:
         packed = [inet_pton(AF_INET6 if ":" in text else AF_INET, text) for text in texts]
     except (OSError, ValueError):  # ValueError: an embedded NUL
         return None
-    if max(map(len, packed), default=0) == IPV6_BYTES:
+    if _IPV4_MAPPED in b"".join(packed):  # rarely, and mostly where there is one
         return [address[12:] if address.startswith(_IPV4_MAPPED) else address for address in packed]
     return packed
 

@@ -25,7 +25,9 @@ SENT_AT_MS_MAX = 253_402_300_799_999
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UUID_LENGTH = 36
 _HYPHEN_PLACES = (8, 13, 18, 23)
-_HEX_AND_HYPHEN = b"0123456789abcdefABCDEF-"
+_DIGITS = b"0123456789"
+_HEX_AND_HYPHEN = _DIGITS + b"abcdefABCDEF-"
+_SEPARATOR = b","
 _first, _second = itemgetter(0), itemgetter(1)
 _MILLISECONDS = re.compile(rb"[0-9]{1,15}")
 _MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
@@ -59,24 +61,21 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | N
     if first_names.count(HEADER_MESSAGE_ID) != len(records) or second_names.count(HEADER_SENT_AT) != len(records):
         return None
     try:
-        joined, joined_times = b"".join(ids), b"".join(times)
+        joined, joined_times = _SEPARATOR.join(ids), _SEPARATOR.join(times)
     except TypeError:  # a header without a value
         return None
+    separators = _SEPARATOR * (len(records) - 1)
     if (
         set(map(len, ids)) != {_UUID_LENGTH}
-        or joined.translate(None, _HEX_AND_HYPHEN)
+        or joined.translate(None, _HEX_AND_HYPHEN) != separators
         or joined.count(b"-") != len(ids) * len(_HYPHEN_PLACES)
-        or any(joined[place::_UUID_LENGTH].strip(b"-") for place in _HYPHEN_PLACES)
+        or any(joined[place :: _UUID_LENGTH + 1].strip(b"-") for place in _HYPHEN_PLACES)
         or set(map(len, times)) != {_MILLISECONDS_LENGTH_NOW}
-        or not joined_times.isdigit()
-        or b"0" in joined_times[::_MILLISECONDS_LENGTH_NOW]
+        or joined_times.translate(None, _DIGITS) != separators
+        or b"0" in joined_times[:: _MILLISECONDS_LENGTH_NOW + 1]
     ):
         return None
-    return MessageHeaders(_cut(joined.decode().lower(), _UUID_LENGTH), _cut(joined_times.decode(), _MILLISECONDS_LENGTH_NOW))
-
-
-def _cut(text: str, length: int) -> list[str]:
-    return [text[start : start + length] for start in range(0, len(text), length)]
+    return MessageHeaders(joined.decode().lower().split(","), joined_times.decode().split(","))
 
 
 def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:

@@ -11,9 +11,9 @@ from typing import Generic
 
 from stream_app.chunk import Chunk, RecordT, Unreadable, memory_bytes
 
-SLICE_RECORDS = 500
-"""So many are unpacked at a time: half a megabyte, which stays in the processor's cache through all passes over it. It is also what
-one bad record costs: its slice is looked at value by value."""
+SLICE_RECORDS = 128
+"""So many are unpacked at a time: a hundred kilobytes, which stay in the processor's cache through all passes over them, also while
+others want it. It is also what one bad record costs: its slice is looked at value by value."""
 
 STEP_RECORDS = 32
 """So many are unpacked before their size is looked at: with the largest bodies behind a small one, 32 MiB."""
