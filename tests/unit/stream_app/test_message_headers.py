@@ -23,6 +23,19 @@ def test_headers_of_the_bridge_are_taken() -> None:
     assert not read.problems
 
 
+def test_headers_of_the_bridge_are_read_by_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other way gives the same and takes ten times as long, which nobody would see but in a benchmark."""
+    monkeypatch.delattr("stream_app.message_headers._read_each")
+
+    assert len(read_headers(PLACE, [record(login(), offset) for offset in range(3)]).message_ids) == 3
+
+
+def test_a_sent_at_among_others_loses_its_leading_zeros() -> None:
+    first, second = record(login(), 0), record(login(), 1, headers_=(headers(1)[0], ("sent-at", b"0000000000001")))
+
+    assert read_headers(PLACE, [first, second]).sent_at_ms == [str(SENT_AT_MS), "1"]
+
+
 @pytest.mark.parametrize(
     ("given", "message_id", "sent_at_ms"),
     [
@@ -59,6 +72,8 @@ WRONG_IDS = [
     b"-" * 36,
     ID[:-1] + b"g",
     ID[:-1] + b"\xff",
+    ID[:-1] + b",",
+    b"," + ID[1:],
     b"5fea77560-ea4-451a-a703-a558b933e274",
     b"5fea7756-0ea4-451a-a703-a558b933e-74",
 ]
@@ -76,6 +91,8 @@ WRONG_TIMES = [
     b"0x7f",
     "\u0661".encode(),
     b"12345678901x3",
+    b"123456789012,",
+    b"1,34567890123",
 ]
 
 
