@@ -66,8 +66,7 @@ def main(context: click.Context, *, rounds: int, only: tuple[str, ...], keep: Pa
             progress.say(f"benchmark {name}")
             reports.append(measure())
             progress.show("\n" + report_text(reports[-1]) + "\n")
-    results = results_of(reports, started_at)
-    text = save(results, directory)
+            text = save(results_of(reports, started_at), directory)  # each time: the next one may fail, after an hour
     progress.show("\n" + targets_table(reports) + "\n")
     progress.say(f"written to {text} and {text.with_suffix('.json').name}")
 

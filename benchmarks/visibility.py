@@ -50,7 +50,7 @@ def visible_at(snapshots: Sequence[Snapshot], transaction: int) -> float:
 
 
 class SnapshotWatch:
-    """Collects snapshots for as long as it is entered."""
+    """Collects snapshots for as long as it is entered, and one at the end: it sees all that was seen until then."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -69,9 +69,10 @@ class SnapshotWatch:
     def _run(self) -> None:
         with closing(psycopg2.connect(self._dsn)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
-            while not self._stop.is_set():
+            is_last = False
+            while not is_last:
+                is_last = self._stop.wait(POLL_SECONDS)
                 cursor.execute("SELECT pg_current_snapshot()::text")
                 row = cursor.fetchone()
                 if row is not None:
                     self.snapshots.append(Snapshot.parsed(time.time(), row[0]))
-                self._stop.wait(POLL_SECONDS)

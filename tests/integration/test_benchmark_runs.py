@@ -156,6 +156,13 @@ def test_a_commit_is_seen_when_it_happens_not_when_its_transaction_begins(bench:
     assert before <= visible_at(watch.snapshots, transaction) < before + 2.0
 
 
+def test_the_last_commit_is_seen_although_the_watch_ends_at_once(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.visibility.POLL_SECONDS", 30.0)
+    with SnapshotWatch(bench.dsn) as watch, bench.session() as ask:
+        transaction: int = ask("SELECT pg_current_xact_id()::text::bigint")[0][0]
+    visible_at(watch.snapshots, transaction)
+
+
 def test_rows_made_by_the_server_are_older_than_the_stream_and_stay(bench: Workbench) -> None:
     growth = GrowthBenchmark(bench, Progress(), RECORDS)
     for _ in range(2):
