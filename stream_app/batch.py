@@ -61,8 +61,11 @@ class Batch:
     """The chunks that the records were taken from, in order: what Postgres refuses is unpacked from there once more."""
     row_offsets: list[int]
     """The Kafka offset of each row, ascending."""
-    columns: dict[str, list[str]]
-    """Texts as Postgres reads them, by SQL parameter (the column's name); ``NULL_TEXT`` stands for NULL."""
+    texts: dict[str, list[str]]
+    """By SQL parameter (the column's name): the rows' values as Postgres reads them, ``NULL_TEXT`` for NULL. Those of a slice are
+    one text, ``UNIT_SEPARATOR`` between them, made while they were in the processor's cache; the texts join as the values would."""
+    message_hashes: set[int]
+    """Of the rows' message ids. As many as there are rows, unless a message is there more than once (or two hashes meet)."""
     sent_at_ms: "array[int]"
     """Sent at of each row, in milliseconds since the epoch."""
     dead_letters: list[DeadLetter]
@@ -85,18 +88,25 @@ class Batch:
         """The earliest sent at of rows and dead letters; None when there are none."""
         return min(chain(self.sent_at_ms, (letter.sent_at_ms for letter in self.dead_letters)), default=None)
 
+    @property
+    def columns(self) -> dict[str, list[str]]:
+        """The rows' values, by SQL parameter, each on its own: cut out of the texts for whoever asks."""
+        joined = {name: UNIT_SEPARATOR.join(texts) for name, texts in self.texts.items()}
+        return {name: text.split(UNIT_SEPARATOR) if self.row_offsets else [] for name, text in joined.items()}
+
     def parameters(self) -> dict[str, str]:
         """Each column as one text, for ``string_to_array`` with these two characters. No row: "", which it reads as no element.
 
         Of a message that is in the batch more than once, only its first row.
         """
-        columns, message_ids = self.columns, self.columns[COLUMN_MESSAGE_ID]
-        if len(set(message_ids)) < len(message_ids):
+        texts = self.texts
+        if len(self.message_hashes) < len(self.row_offsets):
+            columns = self.columns
             firsts: dict[tuple[str, str], int] = {}
-            for row, message in enumerate(zip(columns[COLUMN_SENT_AT], message_ids, strict=True)):
+            for row, message in enumerate(zip(columns[COLUMN_SENT_AT], columns[COLUMN_MESSAGE_ID], strict=True)):
                 firsts.setdefault(message, row)
-            columns = {name: [column[row] for row in firsts.values()] for name, column in columns.items()}
-        return {name: UNIT_SEPARATOR.join(column) for name, column in columns.items()}
+            texts = {name: [column[row] for row in firsts.values()] for name, column in columns.items()}
+        return {name: UNIT_SEPARATOR.join(values) for name, values in texts.items()}
 
     def split(self) -> tuple["Batch", "Batch"]:
         """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
@@ -120,13 +130,15 @@ class Batch:
             return slice(bisect_left(offsets, first_offset), bisect_left(offsets, next_offset))
 
         rows = within(self.row_offsets)
+        columns = {name: column[rows] for name, column in self.columns.items()}
         return Batch(
             first_offset,
             next_offset,
             self.place,
             self.origins,
             self.row_offsets[rows],
-            {name: column[rows] for name, column in self.columns.items()},
+            columns,  # each value is a text of its own, which joins to the same
+            set(map(hash, columns[COLUMN_MESSAGE_ID])),
             self.sent_at_ms[rows],
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
@@ -156,7 +168,7 @@ class BatchBuilder:
 
     def begin(self, place: Partition, first_offset: int) -> Batch:
         """An empty batch, which :meth:`add` fills."""
-        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, array("q"), [], [])
+        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [])
 
     def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
         """Put the records that follow into the batch. Never raises for what they hold."""
@@ -179,14 +191,17 @@ class BatchBuilder:
             rows = [rows[login] for login in kept]
         cleaned_at = perf_counter()
 
-        batch.row_offsets.extend([record.offset for record in _without(records, problems)])
-        for (field, _), column in zip(self._fields, cleaned, strict=True):
-            batch.columns[field.column] += self._text(field, column)
+        if rows:
+            for (field, _), column in zip(self._fields, cleaned, strict=True):
+                batch.texts[field.column].append(UNIT_SEPARATOR.join(self._values(field, column)))
         masked_at = perf_counter()
-        sent_at_ms = _without(headers.sent_at_ms, problems)
-        batch.columns[COLUMN_SENT_AT] += sent_at_ms
-        batch.sent_at_ms.extend(map(int, sent_at_ms))
-        batch.columns[COLUMN_MESSAGE_ID] += _without(headers.message_ids, problems)
+        if rows:
+            sent_at_ms, message_ids = _without(headers.sent_at_ms, problems), _without(headers.message_ids, problems)
+            batch.row_offsets.extend([record.offset for record in _without(records, problems)])
+            batch.texts[COLUMN_SENT_AT].append(UNIT_SEPARATOR.join(sent_at_ms))
+            batch.sent_at_ms.extend(map(int, sent_at_ms))
+            batch.texts[COLUMN_MESSAGE_ID].append(UNIT_SEPARATOR.join(message_ids))
+            batch.message_hashes.update(map(hash, message_ids))
         batch.dead_letters.extend(
             self._dead_letter(batch.place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
             for index in sorted(problems)
@@ -198,19 +213,21 @@ class BatchBuilder:
     def refuse_row(self, batch: Batch, column: str | None) -> Batch:
         """The batch whose only row Postgres refused, that row now a dead letter; ``column``: which one Postgres named, if any."""
         (offset,) = batch.row_offsets
-        (message_id,), (sent_at_ms,) = batch.columns[COLUMN_MESSAGE_ID], batch.columns[COLUMN_SENT_AT]
+        columns = batch.columns
+        (message_id,), (sent_at_ms,) = columns[COLUMN_MESSAGE_ID], columns[COLUMN_SENT_AT]
         problem = PoisonError(Reason.ROW_REFUSED, _REFUSED_FIELDS.get(column) if column is not None else None)
         letter = self._dead_letter(batch.place, batch.original(offset), message_id, sent_at_ms, problem)
         return replace(
             batch,
             row_offsets=[],
-            columns={name: [] for name in batch.columns},
+            texts={name: [] for name in batch.texts},
+            message_hashes=set(),
             sent_at_ms=array("q"),
             dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
             extra_key_offsets=[],
         )
 
-    def _text(self, field: Field, column: list[Cleaned]) -> list[str]:
+    def _values(self, field: Field, column: list[Cleaned]) -> list[str]:
         return cast("list[str]", column) if field.masking is None else self._masker.mask(field.name, cast("list[bytes]", column))
 
     def _dead_letter(

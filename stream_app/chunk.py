@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 RECORD_OVERHEAD_BYTES = 512
-"""What a record takes beside its key and value in a batch, where its row's texts stand for it. Measured: 492."""
+"""What a record takes beside its key and value in a batch: 180 as its row's texts, measured, and 330 once more in a statement."""
 
 CHUNK_OVERHEAD_BYTES = 4_096
 """What a chunk takes beside its packed records and the body of the one that is unpacked ahead. Measured with one record: 3,300."""

@@ -23,7 +23,6 @@ PADDING_BLOCK_BYTES = 16
 PADDINGS = tuple(b"\x80" + bytes(PADDING_BLOCK_BYTES - 1 - used) for used in range(PADDING_BLOCK_BYTES))
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
-_SEPARATOR = b","
 
 
 class TokenError(FatalError):
@@ -32,10 +31,8 @@ class TokenError(FatalError):
 
 def encode_all(tokens: Sequence[bytes]) -> list[str]:
     """The texts of many tokens. One pass over all of them costs a third of a call each."""
-    if not tokens:
-        return []
-    joined = _SEPARATOR.join([b2a_base64(token, newline=False) for token in tokens])
-    return joined.translate(_URL_SAFE, b"=").decode("ascii").split(",")
+    lines = b"".join(map(b2a_base64, tokens))  # each with a newline at its end
+    return lines.translate(_URL_SAFE, b"=").decode("ascii").split("\n")[:-1]
 
 
 def decode(text: str) -> bytes:

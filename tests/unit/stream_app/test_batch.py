@@ -192,10 +192,23 @@ def test_a_record_of_aiokafka_is_a_kafka_record() -> None:
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_a_batch_built_in_slices_is_the_batch_built_at_once(size: int, mixed: Batch) -> None:
     sliced = build_mixed(size)
-    assert (sliced.row_offsets, sliced.columns, sliced.extra_key_offsets) == (
+    assert (sliced.row_offsets, sliced.columns, sliced.parameters(), sliced.extra_key_offsets) == (
         mixed.row_offsets,
         mixed.columns,
+        mixed.parameters(),
         mixed.extra_key_offsets,
     )
     known = [(letter.offset, letter.message_id, letter.reason, letter.field) for letter in mixed.dead_letters]
     assert [(letter.offset, letter.message_id, letter.reason, letter.field) for letter in sliced.dead_letters] == known
+
+
+@pytest.mark.parametrize("slice_records", [1, 2, 6])
+def test_of_a_message_that_is_in_a_batch_more_than_once_only_the_first_row_is_sent(slice_records: int) -> None:
+    """Also of a part of it, and wherever a slice ends."""
+    taken = [record(login(user_id=f"u{offset}"), offset, headers_=headers(min(offset, 4))) for offset in range(6)]
+    batch = batch_of(taken, 0, 6, slice_records=slice_records)
+    _, second = batch.split()
+
+    assert batch.parameters()["user_id"] == "u0\x1fu1\x1fu2\x1fu3\x1fu4"
+    assert second.parameters()["user_id"] == "u3\x1fu4"
+    assert batch.columns["user_id"] == ["u0", "u1", "u2", "u3", "u4", "u5"]
