@@ -3,7 +3,8 @@
 Promise: :meth:`ClaimedWriter.write` returns when the batch is in Postgres, however long that takes, and raises
 :class:`ClaimLostError` when somebody else's claim or a position that went back make that impossible. An outcome that is not known
 is never guessed: the batch is sent again, and if the fence refuses it, the position in Postgres says whether it is in. A row that
-Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it.
+Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it. What a unique index
+refuses is sent once more first, each message looked for: one that is there is no refused row.
 
 How it could break: taking a RetryableError for "nothing was written", or going on after ClaimLostError.
 """
@@ -19,7 +20,7 @@ from stream_app.batch import Batch, BatchBuilder
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Store
 from stream_app.positions import Claim, Position, Written
-from stream_app.postgres.errors import MessageThereError, RowRefusedError
+from stream_app.postgres.errors import NotUniqueError, RowRefusedError
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
@@ -91,7 +92,7 @@ class ClaimedWriter:
 
     async def _write_part(self, batch: Batch) -> None:
         try:
-            written = await self._write_whole(batch)
+            written = await self._write_looking_again(batch)
         except RowRefusedError as refused:
             await self._write_around_refused_row(batch, refused)
             return
@@ -127,27 +128,29 @@ class ClaimedWriter:
                 for half in batch.split():
                     await self.write(half)
 
+    async def _write_looking_again(self, batch: Batch) -> Written:
+        """A message comes into one partition, so what was sent after all that is there and all that we wrote can't be there.
+
+        Unless messages have changed their partitions (the topic has more of them now), or two pipelines write one table.
+        """
+        try:
+            return await self._write_whole(batch)
+        except NotUniqueError:
+            if self._newest_ms is not None:
+                self._newest_ms = None  # until the next claim: each such surprise costs a whole statement
+                self._log.info("looks_for_each_message", epoch=self.claim.epoch)
+            return await self._write_whole(batch)  # with None, too: another one may just have been writing it
+
     async def _write_whole(self, batch: Batch) -> Written:
         async for attempt in retrying("write", self._log, self._sleep):
             with attempt:
-                written = await self._write_once(batch)
+                written = await self._store.write(self.claim, batch, self._newest_ms)
                 if written.moved:
                     return written
                 if await self._is_in(batch):  # by an attempt whose answer was lost
                     return _all_of(batch)
                 raise RetryableError("the position is free again")  # what refused the write was undone meanwhile
         raise AssertionError("unreachable: retrying ends by returning or raising")
-
-    async def _write_once(self, batch: Batch) -> Written:
-        """A message comes into one partition, so what was sent after all that is there and all that we wrote can't be there.
-
-        Unless messages have changed their partitions (the topic has more of them now), or two pipelines write one table.
-        """
-        try:
-            return await self._store.write(self.claim, batch, self._newest_ms)
-        except MessageThereError:
-            self._newest_ms = None  # until the next claim: each such surprise costs a whole statement
-            raise
 
     async def _is_in(self, batch: Batch) -> bool:
         """Ask Postgres whether a batch that the fence refused is in; False: it can be written now."""

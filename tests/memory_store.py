@@ -11,7 +11,7 @@ from pipeline.errors import RetryableError
 from stream_app.batch import Batch
 from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Claim, Partition, Position, Written
-from stream_app.postgres.errors import MessageThereError, RowRefusedError
+from stream_app.postgres.errors import NotUniqueError, RowRefusedError
 
 Fault = Literal["before", "after", "none"]
 """The connection breaks before the statement is carried out, after it, or not."""
@@ -35,6 +35,8 @@ class MemoryStore:
     positions: dict[Partition, Position] = field(default_factory=dict)
     topic_ids: dict[Partition, str | None] = field(default_factory=dict)
     refused_message_ids: set[str] = field(default_factory=set)
+    not_unique_message_ids: set[str] = field(default_factory=set)
+    """Refused by a unique index of the table's owner."""
     faults: deque[Fault] = field(default_factory=deque)
     """What happens to the next statements, in order; nothing when it is empty."""
     statement_seconds: float = 0.0
@@ -60,12 +62,9 @@ class MemoryStore:
         with _Statement(await self._next_fault()):
             if self.positions.get(claim.partition) != Position(batch.first_offset, claim.epoch):
                 return Written(moved=False, rows=0, dead_letter_offsets=frozenset())
-            if self.refused_message_ids.intersection(batch.columns["message_id"]):
-                raise RowRefusedError
             messages = list(zip(batch.columns["sent_at_ms"], batch.columns["message_id"], strict=True))
-            if newest_ms is not None and any(each in self.rows for each in messages if int(each[0]) > newest_ms):
-                self.surprises += 1
-                raise MessageThereError
+            for message in messages:
+                self._insert(message, looked_for=newest_ms is None or int(message[0]) <= newest_ms)
             before = len(self.rows)
             new_letters = [
                 letter for letter in batch.dead_letters if (str(letter.sent_at_ms), letter.message_id) not in self.dead_letters
@@ -78,6 +77,16 @@ class MemoryStore:
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
             offsets = frozenset(letter.offset for letter in new_letters)
             return Written(moved=True, rows=len(self.rows) - before, dead_letter_offsets=offsets)
+
+    def _insert(self, message: Message, *, looked_for: bool) -> None:
+        if looked_for and message in self.rows:
+            return
+        if message[1] in self.refused_message_ids:
+            raise RowRefusedError
+        if message in self.rows:
+            self.surprises += 1
+        if message in self.rows or message[1] in self.not_unique_message_ids:
+            raise NotUniqueError
 
     def failed_over(self, to: "MemoryStore") -> None:
         """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""

@@ -89,6 +89,8 @@ def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
     if role is not None:
         # jit: a batch's statement looks expensive and takes milliseconds; compiling it would take longer than running it.
         ours += [f"-c statement_timeout={round(settings.postgres_statement_timeout_seconds * 1_000)}", "-c jit=off"]
+        if role == WRITER:
+            ours += ["-c enable_seqscan=off"]  # a small table looks cheap to read whole, and would be for each row of a batch
         ours += [f"-c role={role}"]
     else:
         ours += ["-c statement_timeout=0"]

@@ -23,20 +23,16 @@ class RowRefusedError(PoisonError):
         super().__init__(ROW_REFUSED, column)
 
 
-class MessageThereError(RetryableError):
-    """A message of the batch is in ``user_logins``, and was not looked for or was not there yet: it is found the next time."""
+class NotUniqueError(RowRefusedError):
+    """A unique index refuses a row. Mostly its message is there, not looked for or not there yet: the next time it is found.
 
-    def __init__(self) -> None:
-        super().__init__("Postgres: another partition wrote a message of this batch; it is found the next time (SQLSTATE 23505)")
+    Which index it was says nothing: the table's owner may have given it any name, or the message another key.
+    """
 
 
 class TlsRefusedError(RetryableError):
     """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
 
-
-_MESSAGE_INDEX: Final = "sent_at_message_id"
-"""In the name of the unique index that refuses a second row for a message; if its owner keeps ``user_logins`` in partitions, each
-partition has one, and Postgres names it so."""
 
 _RETRYABLE: Final = {
     "08": "the connection failed",
@@ -52,16 +48,19 @@ _RETRYABLE: Final = {
     "XX": "internal error of the server",
 }
 
-RETRY_CLASSES: Final = (*sorted({"23", *(code[:2] for code in _RETRYABLE)}), "tls", "none")
-"""What :func:`retry_class` says: classes of SQLSTATE (23: a message that is there), and two for errors without one."""
+RETRY_CLASSES: Final = (*sorted({code[:2] for code in _RETRYABLE}), "tls", "none")
+"""What :func:`retry_class` says: classes of SQLSTATE, and two for errors without one."""
 
-CONFLICTS: Final = ("23", "40", "55")
+CONFLICTS: Final = ("40", "55")
 """Those of them that come from other transactions: the server itself is well."""
 
 _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01", "42P10")
 """Database, schema, right, column, type or role, function, table, unique index: their messages hold names and nothing else."""
 
 _ROW_REFUSED: Final = ("22", "23", "44")
+_NOT_UNIQUE: Final = "23505"
+_CHECK: Final = "23514"
+"""Of a constraint by its name; without one, of a table in partitions that has none for a row, or was just given one."""
 
 _NO_SUCH_VALUE: Final = "POSTGRES_DSN: libpq takes no such value of {0}"
 
@@ -128,8 +127,7 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     if code in _MISSING:
         return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
     if code[:2] in _ROW_REFUSED:
-        is_there = code == "23505" and _MESSAGE_INDEX in (error.diag.constraint_name or "")
-        return MessageThereError() if is_there else RowRefusedError(error.diag.column_name)
+        return _translate_refusal(error)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
         return RetryableError(f"Postgres: {meaning} (SQLSTATE {code})")
@@ -154,6 +152,13 @@ def _translate_value_error(error: ValueError) -> PipelineError:
     if isinstance(error, UnicodeEncodeError) or "NUL" in str(error):
         return RowRefusedError()
     return FatalError(f"a parameter can't be sent to Postgres ({type(error).__name__})")
+
+
+def _translate_refusal(error: psycopg2.Error) -> PipelineError:
+    """Of a row, by its content; but for one for which the table has no partition."""
+    if error.pgcode == _CHECK and error.diag.constraint_name is None:  # its message holds the table's name and nothing else
+        return FatalError(f"{error.diag.message_primary} (SQLSTATE {_CHECK}): make the partition that is missing")
+    return (NotUniqueError if error.pgcode == _NOT_UNIQUE else RowRefusedError)(error.diag.column_name)
 
 
 def _translate_without_code(error: psycopg2.Error) -> PipelineError:

@@ -16,6 +16,12 @@ RETURNING next_offset, epoch, topic_id;
 
 -- name: newest_sent_at
 -- The latest sent at of all rows, in milliseconds, rounded up; 0 without rows. Others may have written times that none of ours can be.
+-- Refused without the unique index, as write_batch is (see there): the whole table would be read for it.
+WITH index_wanted AS (
+    INSERT INTO user_logins (sent_at, message_id)
+    SELECT NULL, NULL WHERE false
+    ON CONFLICT (sent_at, message_id) DO NOTHING
+)
 SELECT ceil(1000 * extract(epoch FROM least(greatest(max(sent_at), timestamptz 'epoch'), timestamptz '10000-01-01')))::bigint
 FROM user_logins;
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import structlog
 from login_records import PLACE, batch_of, build, builder, login, records
 from memory_store import MemoryStore, message_of
@@ -9,6 +10,8 @@ from pipeline.errors import RetryableError
 from stream_app.batch import SEALED_BYTES_MAX, Batch
 from stream_app.claimed_writer import ClaimedWriter, retrying
 from stream_app.metrics import WorkerMetrics
+from stream_app.positions import Claim, Written
+from stream_app.postgres.errors import NotUniqueError
 
 
 async def at_once(_: float) -> None:
@@ -80,3 +83,52 @@ async def test_what_was_written_under_the_claim_or_before_it_is_no_surprise() ->
     after = await claimed(store, [])
     await after.write(batch_of([replace(each, offset=6 + each.offset) for each in there], 6, 9))
     assert (store.surprises, len(store.rows), store.positions[PLACE].next_offset) == (0, 3, 9)
+
+
+@pytest.mark.parametrize(("there_at", "refused_at"), [(2, 5), (5, 2)])
+async def test_a_surprise_and_a_refused_row_in_one_batch(there_at: int, refused_at: int) -> None:
+    """Whichever comes first: the message that is there is passed over, the refused row is a dead letter, all others are rows."""
+    store, metrics, all_of_them = MemoryStore(), WorkerMetrics(), records([login()] * 8)
+    writer = await claimed(store, [], metrics)
+    store.rows[message_of(all_of_them[there_at])] = 99
+    store.refused_message_ids = {message_of(all_of_them[refused_at])[1]}
+
+    await writer.write(batch_of(all_of_them, 0, 8))
+
+    assert sorted(store.rows.values()) == sorted({*range(8), 99} - {there_at, refused_at})
+    assert list(store.dead_letters.values()) == [refused_at]
+    assert store.positions[PLACE].next_offset == 8
+    assert metrics.registry.get_sample_value("stream_duplicates_skipped_total") == 1
+
+
+async def test_what_another_unique_index_refuses_is_a_refused_row() -> None:
+    """The table's owner may have one of their own: no looking again finds a row for that message."""
+    store, all_of_them = MemoryStore(), records([login()] * 8)
+    writer = await claimed(store, [])
+    store.not_unique_message_ids = {message_of(all_of_them[3])[1]}
+
+    with capture_logs() as lines:
+        await writer.write(batch_of(all_of_them, 0, 8))
+
+    assert sorted(store.rows.values()) == [0, 1, 2, 4, 5, 6, 7]
+    assert list(store.dead_letters.values()) == [3]
+    assert [line["event"] for line in lines] == ["looks_for_each_message"]
+
+
+async def test_a_message_that_is_being_written_elsewhere_is_no_refused_row() -> None:
+    """Also where each is looked for already, and where the batch can't be halved any more."""
+
+    class WrittenElsewhere(MemoryStore):
+        async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+            if batch.row_offsets and not self.rows:
+                self.rows[message_of(records([login()])[0])] = 99  # it came between the look and the insert
+                raise NotUniqueError
+            return await super().write(claim, batch, newest_ms)
+
+    store = WrittenElsewhere()
+    writer = await claimed(store, [])
+    writer._newest_ms = None
+
+    await writer.write(build([login()]))
+
+    assert (list(store.rows.values()), store.dead_letters, store.positions[PLACE].next_offset) == ([99], {}, 1)

@@ -31,7 +31,7 @@ def test_dsn_may_be_an_url_or_keywords(dsn: str) -> None:
 def test_role_and_timeout_hold_from_the_first_moment_and_over_the_dsn() -> None:
     options = parameters("host=h options='-c role=postgres -c search_path=mine'", postgres_statement_timeout_seconds=1.5)["options"]
     assert options.startswith("-c role=postgres -c search_path=mine ")
-    assert options.endswith("-c statement_timeout=1500 -c jit=off -c role=stream_writer")
+    assert options.endswith("-c statement_timeout=1500 -c jit=off -c enable_seqscan=off -c role=stream_writer")
     assert r"-c default_transaction_isolation=read\ committed" in options
 
 
