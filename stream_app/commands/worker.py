@@ -15,14 +15,14 @@ if TYPE_CHECKING:  # the App's module imports this one
     from stream_app.application import StreamApp
 
 
-GARBAGE_THRESHOLDS = (100_000, 20, 50)
+GARBAGE_THRESHOLDS = (10_000, 10, 10)
+"""The first is above what a slice of records has: a few containers a record, in no cycle, dropped before the next slice."""
 
 
 def _collect_garbage_less_often() -> None:
     """Python looks for cycles each time there are 700 more containers than before: while it fetches, after each 100 records.
 
-    A record is a few containers in no cycle; looking took 4 of 14 us a row, and at start-up's objects no one need look again. What
-    is in cycles here is small: some kilobytes a batch. So the bound is far higher and memory grows by nothing that is seen.
+    Looking took 4 of 14 us a row, and at start-up's objects no one need look again. What is in cycles here is next to nothing.
     """
     gc.collect()
     gc.freeze()

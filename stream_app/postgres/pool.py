@@ -76,8 +76,8 @@ class ConnectionPool:
             async with connection.cursor(timeout=self._answer_seconds) as cursor:
                 await cursor.execute(statement, parameters)
                 row: tuple[Any, ...] | None = await cursor.fetchone()
-            # psycopg2's cursor keeps its statement, megabytes, and aiopg's keeps that cursor in a cycle until garbage is collected.
-            cursor._impl = None  # noqa: SLF001
+            # It holds the cursor, which holds it: psycopg2's cursor, and so its statement, megabytes, until garbage is collected.
+            cursor._transaction = None  # type: ignore[assignment] # noqa: SLF001
             usable = True
         except TimeoutError as error:
             raise RetryableError(f"Postgres gave no answer within {self._answer_seconds:g} s") from error

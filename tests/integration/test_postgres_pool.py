@@ -1,7 +1,9 @@
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import closing
 
+import aiopg
 import psycopg2
 import pytest
 
@@ -32,6 +34,18 @@ async def test_statements_one_after_the_other_share_a_connection(pool: Connectio
 async def test_no_more_connections_than_its_size(pool: ConnectionPool) -> None:
     pids = await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.05)", {}) for _ in range(6)))
     assert len({row[0] for row in pids if row}) == pool.connections_open == 2
+
+
+async def test_a_statement_is_gone_when_it_is_done(pool: ConnectionPool) -> None:
+    """With its cursor, which has the text of the whole batch: not when garbage is collected."""
+    await pool.fetch_one(PID, {})
+    gc.collect()
+    gc.disable()
+    try:
+        await pool.fetch_one("SELECT %(text)s", {"text": "a" * 100})
+        assert not [each for each in gc.get_objects() if isinstance(each, aiopg.Cursor)]
+    finally:
+        gc.enable()
 
 
 async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:

@@ -1,3 +1,4 @@
+import gc
 from dataclasses import replace
 
 import pytest
@@ -46,6 +47,19 @@ async def claimed(store: MemoryStore, written: list[Batch], metrics: WorkerMetri
         sleep=at_once,
         on_written=written.append,
     )
+
+
+async def test_a_write_leaves_nothing_in_cycles() -> None:
+    """It would add up until garbage is collected: 25 MB in four minutes at full speed."""
+    writer = await claimed(MemoryStore(), [])
+    batch = build([login()])
+    gc.collect()
+    gc.disable()
+    try:
+        await writer.write(batch)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 async def test_large_dead_letters_are_written_by_several_statements() -> None:
