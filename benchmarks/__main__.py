@@ -30,9 +30,9 @@ def put_together(files: Iterable[Path]) -> Results:
     return replace(first, commit=", ".join(commits), reports=reports)
 
 
-def save(results: Results, directory: Path) -> Path:
+def save(results: Results, directory: Path, name_end: str = "") -> Path:
     """As JSON and as Markdown, by the day."""
-    file = directory / f"{results.started_at[:10]}.json"
+    file = directory / f"{results.started_at[:10]}{name_end}.json"
     write(results, file)
     text = file.with_suffix(".md")
     text.write_text(results_text(results) + "\n")
@@ -66,7 +66,10 @@ def main(context: click.Context, *, rounds: int, only: tuple[str, ...], keep: Pa
             progress.say(f"benchmark {name}")
             reports.append(measure())
             progress.show("\n" + report_text(reports[-1]) + "\n")
-            text = save(results_of(reports, started_at), directory)  # each time: the next one may fail, after an hour
+            unfinished = save(results_of(reports, started_at), directory, "-unfinished")  # the next one may fail, after an hour
+    text = save(results_of(reports, started_at), directory)
+    for file in (unfinished, unfinished.with_suffix(".json")):
+        file.unlink()
     progress.show("\n" + targets_table(reports) + "\n")
     progress.say(f"written to {text} and {text.with_suffix('.json').name}")
 
