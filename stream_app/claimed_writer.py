@@ -142,7 +142,7 @@ class ClaimedWriter:
             return await self._write_whole(batch)  # with None, too: another one may just have been writing it
 
     async def _write_whole(self, batch: Batch) -> Written:
-        """The first try goes without tenacity, which leaves forty objects in cycles behind."""
+        """The first try goes without tenacity, which leaves thirty objects in cycles behind."""
         try:
             return await self._write_once(batch)
         except RetryableError as error:

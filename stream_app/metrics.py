@@ -166,7 +166,7 @@ class WorkerMetrics:
         )
         statement_seconds = histogram(
             "statement_seconds",
-            "Statements sent to Postgres, by how they ended: ok, retryable (tried again), refused (a row, or a right is missing).",
+            "Statements sent to Postgres, by how they ended: ok, retryable (tried again), refused (a row, a missing right).",
             (*STATEMENT_BUCKETS, 60.0),
             ["result"],
         )
@@ -174,7 +174,7 @@ class WorkerMetrics:
         self.database_connections = gauge("database_connections", "Connections to Postgres that are open.")
         self.database_retries = counter(
             "database_retries_total",
-            "Statements tried again, by SQLSTATE class; 23: a message was there, tls: a certificate was refused, none: no answer.",
+            "Statements tried again, by SQLSTATE class; tls: a certificate was refused, none: no answer.",
             ["sqlstate_class"],
         )
         self.batch_splits = counter("batch_splits_total", "Batches halved because Postgres refused a row in them.")

@@ -45,7 +45,8 @@ class Store(Protocol):
         """Write a batch under a claim; ``moved`` False: refused by the fence, nothing was written.
 
         Messages sent later than ``newest_ms`` are taken not to be there yet; None: each is looked for. Raises
-        :class:`stream_app.postgres.errors.NotUniqueError` if one of them is there, and then nothing was written.
+        :class:`stream_app.postgres.errors.NotUniqueError` if one of them is there, or a unique index of the owner's own refuses a
+        row; then nothing was written.
         """
 
 

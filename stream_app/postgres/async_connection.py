@@ -43,7 +43,10 @@ async def connect_async(settings: PostgresSettings, *, role: str, application_na
             problem.__cause__ = error
         else:
             return await _with_role(connection, role)
-    raise problem
+    try:
+        raise problem
+    finally:
+        del problem  # it holds this frame, which holds it
 
 
 async def _places(parameters: ConnectionParameters, seconds: float) -> list[dict[str, str]]:

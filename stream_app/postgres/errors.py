@@ -59,8 +59,8 @@ _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01"
 
 _ROW_REFUSED: Final = ("22", "23", "44")
 _NOT_UNIQUE: Final = "23505"
-_CHECK: Final = "23514"
-"""Of a constraint by its name; without one, of a table in partitions that has none for a row, or was just given one."""
+_NO_PARTITION: Final = ("ExecFindPartition", "ExecPartitionCheckEmitError")
+"""The server's functions that say so: the code is that of a CHECK constraint, and the message may be that of a trigger."""
 
 _NO_SUCH_VALUE: Final = "POSTGRES_DSN: libpq takes no such value of {0}"
 
@@ -156,8 +156,10 @@ def _translate_value_error(error: ValueError) -> PipelineError:
 
 def _translate_refusal(error: psycopg2.Error) -> PipelineError:
     """Of a row, by its content; but for one for which the table has no partition."""
-    if error.pgcode == _CHECK and error.diag.constraint_name is None:  # its message holds the table's name and nothing else
-        return FatalError(f"{error.diag.message_primary} (SQLSTATE {_CHECK}): make the partition that is missing")
+    if error.diag.source_function in _NO_PARTITION:
+        return FatalError(
+            f"no partition of {error.diag.table_name} takes a row (SQLSTATE {error.pgcode}): make the one that is missing"
+        )
     return (NotUniqueError if error.pgcode == _NOT_UNIQUE else RowRefusedError)(error.diag.column_name)
 
 

@@ -70,21 +70,23 @@ class ConnectionPool:
     async def _fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         connection = await self._slots.get()
         usable = False
+        translated: PipelineError | None = None
         try:
             if connection is None:
                 connection = await self._connect()
             async with connection.cursor(timeout=self._answer_seconds) as cursor:
+                # It holds the cursor, which holds it and psycopg2's with its statement: megabytes, until garbage is collected.
+                cursor._transaction = None  # type: ignore[assignment] # noqa: SLF001
                 await cursor.execute(statement, parameters)
                 row: tuple[Any, ...] | None = await cursor.fetchone()
-            # It holds the cursor, which holds it: psycopg2's cursor, and so its statement, megabytes, until garbage is collected.
-            cursor._transaction = None  # type: ignore[assignment] # noqa: SLF001
             usable = True
         except TimeoutError as error:
             raise RetryableError(f"Postgres gave no answer within {self._answer_seconds:g} s") from error
         except (psycopg2.Error, ValueError) as error:
             translated = translate(error)
             usable = connection is not None and not isinstance(translated, RetryableError)
-            raise translated from error
+            # Without its frames, which hold the future that holds it, and the statement.
+            raise translated from error.with_traceback(None)
         else:
             return row
         finally:
@@ -94,6 +96,7 @@ class ConnectionPool:
                     await self._close(broken)
             finally:
                 self._slots.put_nowait(connection)
+                translated = None  # it holds this frame, which holds it and the parameters
 
     async def close(self) -> None:
         """Close the connections that are at rest; one in use is closed by whoever uses it when its statement is cancelled."""

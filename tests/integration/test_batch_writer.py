@@ -228,8 +228,20 @@ async def test_a_table_in_partitions_will_do(writer: BatchWriter, superuser: Cur
         await writer.write(claim, again, 0)
     assert await writer.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
     superuser.execute("ALTER TABLE user_logins DETACH PARTITION user_logins_former")
-    with pytest.raises(FatalError, match='no partition of relation "user_logins" found for row'):
+    with pytest.raises(FatalError, match="no partition of user_logins takes a row"):
         await writer.write(claim, batch(4, login()))
+
+
+async def test_a_row_that_a_trigger_refuses_is_a_refused_row(writer: BatchWriter, superuser: Cursor) -> None:
+    """With the code that Postgres has for a missing partition, and a text that may hold anything."""
+    superuser.execute("""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no partition of %', NEW.user_id USING ERRCODE = 'check_violation'; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION refuse();
+    """)
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    with pytest.raises(RowRefusedError):
+        await writer.write(claim, batch(0, login()))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 import asyncio
 import gc
+import re
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import closing
 
 import aiopg
 import psycopg2
 import pytest
+from psycopg2.extensions import AsIs
 
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, PipelineError, RetryableError
 from pipeline.settings import load
 from stream_app.postgres.connection import WRITER
 from stream_app.postgres.errors import RowRefusedError, retry_class
@@ -48,6 +51,41 @@ async def test_a_statement_is_gone_when_it_is_done(pool: ConnectionPool) -> None
         gc.enable()
 
 
+@pytest.mark.parametrize("statement", ["SELECT 1 / 0, %(text)s", "SELECT pg_sleep(5), %(text)s", "SELECT %(text)s FROM missing"])
+async def test_a_statement_is_gone_when_it_failed(pool: ConnectionPool, statement: str) -> None:
+    """It is tried again for hours, while Postgres is away or something is missing: a text that each try left would add up."""
+
+    class Text(str):
+        __slots__ = ("__weakref__",)
+
+    texts: list[weakref.ref[Text]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            text = Text("a" * 100)
+            texts.append(weakref.ref(text))
+            with pytest.raises(PipelineError):
+                await pool.fetch_one(statement, {"text": AsIs(text)})
+            del text
+        assert [text() for text in texts] == [None, None, None]
+    finally:
+        gc.enable()
+
+
+async def test_no_connection_leaves_no_statement(migrated_database: str) -> None:
+    dsn = re.sub(r":\d+/", ":1/", migrated_database)
+    pool = ConnectionPool(load(PostgresSettings, postgres_dsn=dsn), role=WRITER, application_name="test", size=1)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(RetryableError):
+            await pool.fetch_one("SELECT 1", {})
+        assert gc.collect() < 10
+    finally:
+        gc.enable()
+
+
 async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:
     assert await pool.fetch_one("SELECT current_user", {}) == (WRITER,)
 
@@ -66,7 +104,9 @@ async def test_a_statement_that_the_server_times_out_is_to_be_tried_again_and_is
     assert caplog.records == [], "the server's text is not logged"
 
 
-async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: ConnectionPool) -> None:
+async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(migrated_database: str) -> None:
+    settings = load(PostgresSettings, postgres_dsn=migrated_database, postgres_statement_timeout_seconds=30)
+    pool = ConnectionPool(settings, role=WRITER, application_name="test", size=2)
     for _ in range(5):
         task = asyncio.create_task(pool.fetch_one("SELECT pg_sleep(5)", {}))  # far longer than a busy machine oversleeps
         await asyncio.sleep(0.05)
@@ -75,6 +115,7 @@ async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(pool: Conn
             await task
     assert await pool.fetch_one("SELECT 1", {}) == (1,)
     assert pool.connections_open == 1
+    await pool.close()
 
 
 async def test_a_task_cancelled_while_it_waits_for_a_place_takes_none_with_it(pool: ConnectionPool) -> None:

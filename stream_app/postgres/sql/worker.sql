@@ -32,7 +32,7 @@ FROM user_logins;
 --
 -- Rows are looked for one by one (a scalar subquery: never by reading the whole table), but for those sent later than all that can be
 -- there (`newest_ms`; null: look for each), and those not found are simply inserted: ON CONFLICT takes Postgres half as much again.
--- A row that is there all the same, because another partition wrote it, is refused by the unique index; the batch is sent again and
+-- A row that is there all the same, because another partition wrote it, is refused by a unique index; the batch is sent once more and
 -- finds it. Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 WITH moved AS (
     UPDATE stream_positions

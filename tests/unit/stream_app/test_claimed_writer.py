@@ -62,6 +62,25 @@ async def test_a_write_leaves_nothing_in_cycles() -> None:
         gc.enable()
 
 
+async def test_each_try_that_fails_is_waited_for_and_told() -> None:
+    """The first one, too, which tenacity does not make."""
+    store, pauses = MemoryStore(), list[float]()
+    writer = await claimed(store, [])
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    writer._sleep = pause
+    store.faults.extend(["before", "after"])
+
+    with capture_logs() as lines:
+        await writer.write(build([login()]))
+
+    assert [line["event"] for line in lines] == ["retrying"]
+    assert len(pauses) == 2
+    assert len(store.rows) == 1
+
+
 async def test_large_dead_letters_are_written_by_several_statements() -> None:
     """One after the other, each as safe as a whole batch: here the answer to the second one is lost."""
     store, written = MemoryStore(), list[Batch]()

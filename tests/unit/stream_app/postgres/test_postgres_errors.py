@@ -43,7 +43,7 @@ def made_error(code: str) -> psycopg2.Error:
         ("22P05", RowRefusedError),
         ("23502", RowRefusedError),
         ("23505", NotUniqueError),
-        ("23514", FatalError),  # a CHECK has a name, see below
+        ("23514", RowRefusedError),
         ("44000", RowRefusedError),
         ("3D000", FatalError),
         ("3F000", FatalError),
