@@ -85,11 +85,12 @@ def test_bodies_that_only_one_server_takes_arrive_byte_for_byte(moto: Moto, kafk
 
 
 def test_order_is_kept_within_each_group_of_a_fifo_queue(sqs_endpoint_url: str, kafka: Kafka, tmp_path: Path) -> None:
+    """The order in which they first appear: Moto may give a message out once more while another request deletes it."""
     queue, topic = Queue(sqs_endpoint_url, fifo=True), Topic(kafka.bootstrap_servers)
     queue.send([login(number) for number in range(60)], group=lambda index: f"group-{index % 5}")
     with RunningBridge(tmp_path, queue, topic):
         wait_for(queue.is_empty, "all messages deleted")
-    by_group = numbers_by_key(topic.records())
+    by_group = {group: list(dict.fromkeys(numbers)) for group, numbers in numbers_by_key(topic.records()).items()}
     assert by_group == {f"group-{group}": list(range(group, 60, 5)) for group in range(5)}
 
 
