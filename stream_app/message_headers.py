@@ -27,7 +27,7 @@ _UUID_LENGTH = 36
 _HYPHEN_PLACES = (8, 13, 18, 23)
 _DIGITS = b"0123456789"
 _HEX_AND_HYPHEN = _DIGITS + b"abcdefABCDEF-"
-_SEPARATOR = b","
+_COMMA = b","
 _first, _second = itemgetter(0), itemgetter(1)
 _MILLISECONDS = re.compile(rb"[0-9]{1,15}")
 _MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
@@ -61,10 +61,10 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | N
     if first_names.count(HEADER_MESSAGE_ID) != len(records) or second_names.count(HEADER_SENT_AT) != len(records):
         return None
     try:
-        joined, joined_times = _SEPARATOR.join(ids), _SEPARATOR.join(times)
+        joined, joined_times = _COMMA.join(ids), _COMMA.join(times)
     except TypeError:  # a header without a value
         return None
-    separators = _SEPARATOR * (len(records) - 1)
+    separators = _COMMA * (len(records) - 1)
     if (
         set(map(len, ids)) != {_UUID_LENGTH}
         or joined.translate(None, _HEX_AND_HYPHEN) != separators

@@ -1,5 +1,6 @@
 """The real servers, one set a test session; only what a test asks for is started. A server that can't be started fails the test."""
 
+import gc
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,15 @@ from dev_servers.moto_sqs import Moto
 from dev_servers.postgres import Postgres
 
 pytest_plugins = ["crash.table"]  # here, since the process that prints a table reads the conftest.py of no folder below
+
+
+@pytest.fixture
+def without_garbage_collection() -> Iterator[None]:
+    """What stands in cycles stays, as it does in a worker for minutes; what stood there before is gone."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

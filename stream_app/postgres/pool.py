@@ -75,8 +75,6 @@ class ConnectionPool:
             if connection is None:
                 connection = await self._connect()
             async with connection.cursor(timeout=self._answer_seconds) as cursor:
-                # It holds the cursor, which holds it and psycopg2's with its statement: megabytes, until garbage is collected.
-                cursor._transaction = None  # type: ignore[assignment] # noqa: SLF001
                 await cursor.execute(statement, parameters)
                 row: tuple[Any, ...] | None = await cursor.fetchone()
             usable = True

@@ -3,7 +3,7 @@ import gc
 import re
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import aiopg
 import psycopg2
@@ -39,51 +39,40 @@ async def test_no_more_connections_than_its_size(pool: ConnectionPool) -> None:
     assert len({row[0] for row in pids if row}) == pool.connections_open == 2
 
 
-async def test_a_statement_is_gone_when_it_is_done(pool: ConnectionPool) -> None:
-    """With its cursor, which has the text of the whole batch: not when garbage is collected."""
-    await pool.fetch_one(PID, {})
-    gc.collect()
-    gc.disable()
-    try:
-        await pool.fetch_one("SELECT %(text)s", {"text": "a" * 100})
-        assert not [each for each in gc.get_objects() if isinstance(each, aiopg.Cursor)]
-    finally:
-        gc.enable()
+class Text(str):
+    """A parameter of which it can be asked whether it is still there."""
+
+    __slots__ = ("__weakref__",)
 
 
-@pytest.mark.parametrize("statement", ["SELECT 1 / 0, %(text)s", "SELECT pg_sleep(5), %(text)s", "SELECT %(text)s FROM missing"])
-async def test_a_statement_is_gone_when_it_failed(pool: ConnectionPool, statement: str) -> None:
-    """It is tried again for hours, while Postgres is away or something is missing: a text that each try left would add up."""
-
-    class Text(str):
-        __slots__ = ("__weakref__",)
-
+async def texts_left_by(pool: ConnectionPool, statement: str, times: int = 3) -> int:
+    """How many of the parameters of that many statements are still in memory, whatever became of them."""
     texts: list[weakref.ref[Text]] = []
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(3):
-            text = Text("a" * 100)
-            texts.append(weakref.ref(text))
-            with pytest.raises(PipelineError):
-                await pool.fetch_one(statement, {"text": AsIs(text)})
-            del text
-        assert [text() for text in texts] == [None, None, None]
-    finally:
-        gc.enable()
+    for _ in range(times):
+        text = Text("a" * 100)
+        texts.append(weakref.ref(text))
+        with suppress(PipelineError):
+            await pool.fetch_one(statement, {"text": AsIs(text)})
+        del text
+    return sum(text() is not None for text in texts)
 
 
-async def test_no_connection_leaves_no_statement(migrated_database: str) -> None:
-    dsn = re.sub(r":\d+/", ":1/", migrated_database)
-    pool = ConnectionPool(load(PostgresSettings, postgres_dsn=dsn), role=WRITER, application_name="test", size=1)
-    gc.collect()
-    gc.disable()
-    try:
-        with pytest.raises(RetryableError):
-            await pool.fetch_one("SELECT 1", {})
-        assert gc.collect() < 10
-    finally:
-        gc.enable()
+@pytest.mark.usefixtures("without_garbage_collection")
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT '%(text)s'", "SELECT 1 / 0, '%(text)s'", "SELECT pg_sleep(5), '%(text)s'", "SELECT '%(text)s' FROM missing"],
+)
+async def test_a_statement_is_gone_when_it_ended(pool: ConnectionPool, statement: str) -> None:
+    """It has the text of a whole batch, and is tried again for hours while something is wrong: what each try left would add up."""
+    assert await texts_left_by(pool, statement) == 0
+    assert not [each for each in gc.get_objects() if isinstance(each, aiopg.Cursor)]
+
+
+@pytest.mark.usefixtures("without_garbage_collection")
+async def test_a_statement_that_found_no_connection_is_gone(migrated_database: str) -> None:
+    nobody_there = re.sub(r":\d+/", ":1/", migrated_database)
+    settings = load(PostgresSettings, postgres_dsn=nobody_there)
+    assert await texts_left_by(ConnectionPool(settings, role=WRITER, application_name="test", size=1), "SELECT '%(text)s'") == 0
 
 
 async def test_it_has_the_writers_role(pool: ConnectionPool) -> None:

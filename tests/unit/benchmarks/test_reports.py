@@ -4,7 +4,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from benchmarks import bridge, worker
+from benchmarks.__main__ import main
 from benchmarks.machine import Machine, this_machine
 from benchmarks.report import Contender, Outcome, Quantity, Report, Results, Run, Spread, Target, merged, percentile, read, write
 from benchmarks.tables import figures_table, report_text, results_text, spread_text, targets_table
@@ -142,3 +145,25 @@ def test_this_machine_is_described() -> None:
     assert machine.cores >= 1
     assert machine.memory_mib > 100
     assert machine.cpu
+
+
+def test_what_was_measured_before_a_benchmark_failed_is_kept_until_all_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(**_: object) -> Report:
+        return report(Run("ours", 1, {"rate": 100.0}))
+
+    def failed(**_: object) -> Report:
+        raise LookupError("a defect")
+
+    for module in (worker, bridge):
+        monkeypatch.setattr(module, "measure", lambda _, **options: measured(**options))
+    command = ["--only", "worker", "--only", "bridge", "--directory", str(tmp_path)]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == [".json", ".md"]
+    (whole,) = tmp_path.glob("*.json")
+
+    monkeypatch.setattr(bridge, "measure", lambda _, **options: failed(**options))
+    assert isinstance(CliRunner().invoke(main, command).exception, LookupError)
+    (unfinished,) = tmp_path.glob("*-unfinished.json")
+    assert (len(read(whole).reports), len(read(unfinished).reports)) == (2, 1)
