@@ -76,7 +76,7 @@ async def _places(parameters: ConnectionParameters, seconds: float) -> list[dict
 
 
 class _Connection(aiopg.Connection):
-    """Stands on aiopg 1.4.0's ``_cursor``, ``_fileno``, ``_poll``, ``_ready``, ``_waiter``, ``_weakref``, ``Cursor._transaction``."""
+    """Stands on what begins with an underscore here, and on ``Cursor._transaction``, as they are in aiopg 1.4.0."""
 
     async def establish(self, seconds: float) -> None:
         """Do the poll loop of psycopg2's asynchronous connect, then hand the socket over to aiopg."""
