@@ -1,6 +1,7 @@
 import asyncio
 import gc
 import re
+import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
@@ -37,6 +38,22 @@ async def test_statements_one_after_the_other_share_a_connection(pool: Connectio
 async def test_no_more_connections_than_its_size(pool: ConnectionPool) -> None:
     pids = await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.05)", {}) for _ in range(6)))
     assert len({row[0] for row in pids if row}) == pool.connections_open == 2
+
+
+async def test_a_statement_goes_out_at_its_tasks_first_turn(pool: ConnectionPool, migrated_database: str) -> None:
+    """Whoever keeps the event loop after that does not keep Postgres waiting (``PartitionWriter`` builds its next batch)."""
+    (pid,) = await pool.fetch_one(PID, {}) or ()
+    running = asyncio.create_task(pool.fetch_one("SELECT pg_sleep(0.2), 'on its way'", {}))
+    await asyncio.sleep(0)
+    with closing(psycopg2.connect(migrated_database)) as connection, connection.cursor() as cursor:
+        question = "SELECT state FROM pg_stat_activity WHERE pid = %s AND query ~ 'on its way' AND wait_event = 'PgSleep'"
+        deadline = time.monotonic() + 10
+        cursor.execute(question, (pid,))
+        while not (seen := cursor.fetchall()) and time.monotonic() < deadline:  # without the event loop
+            connection.rollback()
+            cursor.execute(question, (pid,))
+    assert seen == [("active",)]
+    await running
 
 
 class Text(str):

@@ -15,7 +15,7 @@ from stream_app.batch import Batch, BatchBuilder
 from stream_app.chunk import Chunk, Unreadable
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
-from stream_app.positions import Position
+from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.windows import WindowPolicy
 
 
@@ -96,6 +96,39 @@ def test_batches_are_written_one_after_the_other() -> None:
         )
 
     play(scene())
+
+
+def test_a_batch_is_on_its_way_before_the_next_one_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Building keeps the event loop: begun first, it would make Postgres wait for the worker, and the worker then for Postgres."""
+    done: list[tuple[str, int]] = []
+    begin, write = BatchBuilder.begin, MemoryStore.write
+
+    def noted_begin(builder: BatchBuilder, place: Partition, first_offset: int) -> Batch:
+        done.append(("build", first_offset))
+        return begin(builder, place, first_offset)
+
+    async def noted_write(store: MemoryStore, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+        done.append(("write", batch.first_offset))
+        written = await write(store, claim, batch, newest_ms)
+        done.append(("written", batch.first_offset))
+        return written
+
+    async def scene() -> None:
+        it = Scene()
+        it.log.append(*logins(30))
+        async with it.opened() as writer:
+            it.store.statement_seconds = 0.5
+            it.log.deliver(writer, 30)
+            await it.drain(writer)
+
+    monkeypatch.setattr(BatchBuilder, "begin", noted_begin)
+    monkeypatch.setattr(MemoryStore, "write", noted_write)
+    play(scene())
+    assert done == [
+        ("build", 0), ("write", 0), ("build", 10), ("written", 0),
+        ("write", 10), ("build", 20), ("written", 10),
+        ("write", 20), ("written", 20),
+    ]  # fmt: skip
 
 
 def test_a_written_batch_is_not_kept() -> None:
