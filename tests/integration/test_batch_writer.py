@@ -232,6 +232,18 @@ async def test_a_table_in_partitions_will_do(writer: BatchWriter, superuser: Cur
         await writer.write(claim, batch(4, login()))
 
 
+async def test_a_message_that_a_child_of_the_table_holds_twice_is_there(writer: BatchWriter, superuser: Cursor) -> None:
+    """A unique index of the parent doesn't hold for its children."""
+    one = batch(0, login())
+    superuser.execute("CREATE TABLE older () INHERITS (user_logins)")
+    superuser.execute(
+        "INSERT INTO older (sent_at, message_id) SELECT to_timestamp(%s / 1000.0), %s FROM generate_series(1, 2)",
+        (one.sent_at_ms[0], one.columns["message_id"][0]),
+    )
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    assert await writer.write(claim, one) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
+
+
 async def test_a_row_that_a_trigger_refuses_is_a_refused_row(writer: BatchWriter, superuser: Cursor) -> None:
     """With the code that Postgres has for a missing partition, and a text that may hold anything."""
     superuser.execute("""

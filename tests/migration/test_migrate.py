@@ -70,6 +70,10 @@ def login(postgres: Postgres, fresh_database: str, cursor: Cursor) -> Iterator[P
     cursor.execute(f"DROP ROLE {name}")
 
 
+def with_column(definition: str) -> str:
+    return SEVEN_COLUMNS.replace("create_date date", f"create_date date, {definition}")
+
+
 def run(settings: PostgresSettings, patience: Patience = HURRIED) -> list[str]:
     said: list[str] = []
     migrate(settings, said.append, patience)
@@ -233,7 +237,10 @@ def test_another_migrate_that_takes_too_long_is_named(settings: PostgresSettings
         (SEVEN_COLUMNS.replace("app_version integer", "app_version text"), "app_version should be integer and is text"),
         (SEVEN_COLUMNS.replace("masked_ip varchar(256),", ""), r"masked_ip should be character varying\(256\) and is missing"),
         (SEVEN_COLUMNS.replace("locale varchar(32)", "locale varchar(32) NOT NULL"), "locale is NOT NULL"),
-        (SEVEN_COLUMNS.replace("create_date date", "create_date date, country text NOT NULL"), "country is NOT NULL"),
+        (with_column("country text NOT NULL"), "country is NOT NULL"),
+        (with_column("sent_at timestamp"), "sent_at should be timestamp with time zone, with milliseconds, and is timestamp without"),
+        (with_column("sent_at timestamptz(2)"), r"sent_at should be .* with milliseconds, and is timestamp\(2\) with time zone"),
+        (with_column("message_id text"), "message_id should be uuid and is text"),
     ],
 )
 def test_table_that_does_not_fit_is_left_alone(settings: PostgresSettings, cursor: Cursor, table: str, problem: str) -> None:
@@ -242,6 +249,12 @@ def test_table_that_does_not_fit_is_left_alone(settings: PostgresSettings, curso
     with pytest.raises(FatalError, match=f"0001_user_logins: the table user_logins that is here does not fit: {problem}"):
         run(settings)
     assert describe(cursor) == before
+
+
+@pytest.mark.parametrize("definition", ["sent_at timestamptz", "sent_at timestamptz(3)", "message_id uuid"])
+def test_table_that_has_the_new_columns_is_taken(settings: PostgresSettings, cursor: Cursor, definition: str) -> None:
+    cursor.execute(with_column(definition))
+    assert run(settings) == [f"applied {name}" for name in NAMES]
 
 
 def test_table_with_columns_of_its_own_that_fill_themselves_is_taken(settings: PostgresSettings, cursor: Cursor) -> None:

@@ -29,6 +29,15 @@ BEGIN
             ON found.attrelid = 'user_logins'::regclass AND found.attname = given.name AND NOT found.attisdropped
         WHERE format_type(found.atttypid, found.atttypmod) IS DISTINCT FROM given.type
         UNION ALL
+        SELECT 98, format('%s should be %s and is %s', found.attname, given.type, format_type(found.atttypid, found.atttypmod))
+        FROM (VALUES ('sent_at', 'timestamp with time zone, with milliseconds,'), ('message_id', 'uuid')) AS given (name, type)
+        JOIN pg_attribute AS found
+            ON found.attrelid = 'user_logins'::regclass AND found.attname = given.name AND NOT found.attisdropped
+        WHERE CASE given.name
+            WHEN 'sent_at' THEN found.atttypid <> 'timestamptz'::regtype OR found.atttypmod BETWEEN 0 AND 2
+            ELSE found.atttypid <> 'uuid'::regtype
+        END
+        UNION ALL
         SELECT 99, format('%s is NOT NULL, and the stream may have no value for it', attname)
         FROM pg_attribute
         WHERE attrelid = 'user_logins'::regclass AND attnum > 0 AND NOT attisdropped AND attnotnull
