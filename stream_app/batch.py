@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from operator import attrgetter
 from time import perf_counter
 from typing import Literal, TypeVar, cast, get_args
@@ -112,25 +112,30 @@ class Batch:
         """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
         if len(self.row_offsets) < 2:  # noqa: PLR2004
             raise ValueError("a batch with fewer than two rows has no halves")
-        boundary = self.row_offsets[len(self.row_offsets) // 2]
-        return self._part(self.first_offset, boundary), self._part(boundary, self.next_offset)
+        first, second = self._parts([self.row_offsets[len(self.row_offsets) // 2]])
+        return first, second
 
     def statements(self) -> Iterator["Batch"]:
         """What one statement takes: itself, or parts of it with sealed records of SEALED_BYTES_MAX, or one record, at most."""
-        start, size = self.first_offset, 0
+        boundaries, size = [], 0
         for letter in self.dead_letters:
             if size and size + len(letter.sealed) > SEALED_BYTES_MAX:
-                yield self._part(start, letter.offset)
-                start, size = letter.offset, 0
+                boundaries.append(letter.offset)
+                size = 0
             size += len(letter.sealed)
-        yield self if start == self.first_offset else self._part(start, self.next_offset)
+        return self._parts(boundaries) if boundaries else iter([self])
 
-    def _part(self, first_offset: int, next_offset: int) -> "Batch":
+    def _parts(self, boundaries: Sequence[int]) -> Iterator["Batch"]:
+        columns = self.columns
+        for start, end in pairwise([self.first_offset, *boundaries, self.next_offset]):
+            yield self._part(columns, start, end)
+
+    def _part(self, columns: dict[str, list[str]], first_offset: int, next_offset: int) -> "Batch":
         def within(offsets: Sequence[int]) -> slice:
             return slice(bisect_left(offsets, first_offset), bisect_left(offsets, next_offset))
 
         rows = within(self.row_offsets)
-        columns = {name: column[rows] for name, column in self.columns.items()}
+        columns = {name: column[rows] for name, column in columns.items()}
         return Batch(
             first_offset,
             next_offset,

@@ -23,6 +23,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([0.0, 0.01, 0.25, 3.0, 20.0])),
     st.tuples(st.just("faults"), st.lists(st.sampled_from(["before", "after", "none"]), min_size=1, max_size=6)),
     st.tuples(st.just("refuse a row"), st.integers(0, 60)),
+    st.tuples(st.just("refuse by an index of the owner's"), st.integers(0, 60)),
     st.tuples(st.just("another writes"), st.integers(0, 60)),
     st.tuples(st.just("another claims"), st.none()),
     st.tuples(st.just("take a snapshot"), st.none()),
@@ -53,13 +54,15 @@ async def play(actions: list[tuple[str, Any]]) -> Scene:  # noqa: C901, PLR0912 
                 await asyncio.sleep(how)
             case "faults":
                 it.store.faults.extend(how)
-            case "refuse a row":
+            case "refuse a row" | "refuse by an index of the owner's":
+                refused = it.store.refused_message_ids if action == "refuse a row" else it.store.not_unique_message_ids
                 if how < len(it.log.records) and (message := message_of(it.log.records[how])) not in it.store.messages():
-                    it.store.refused_message_ids.add(message[1])
+                    refused.add(message[1])
             case "another writes":  # through another partition, or another pipeline
                 record = it.log.records[-1 - how % len(it.log.records)]
                 message = message_of(record)
-                if record.value == GOOD and message not in it.store.messages() and message[1] not in it.store.refused_message_ids:
+                refused = it.store.refused_message_ids | it.store.not_unique_message_ids
+                if record.value == GOOD and message not in it.store.messages() and message[1] not in refused:
                     it.store.rows[message] = record.offset
             case "another claims":
                 stored = it.store.positions.get(PARTITION)
