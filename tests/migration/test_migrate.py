@@ -238,7 +238,7 @@ def test_another_migrate_that_takes_too_long_is_named(settings: PostgresSettings
         (SEVEN_COLUMNS.replace("masked_ip varchar(256),", ""), r"masked_ip should be character varying\(256\) and is missing"),
         (SEVEN_COLUMNS.replace("locale varchar(32)", "locale varchar(32) NOT NULL"), "locale is NOT NULL"),
         (with_column("country text NOT NULL"), "country is NOT NULL"),
-        (with_column("sent_at timestamp"), "sent_at should be timestamp with time zone, with milliseconds, and is timestamp without"),
+        (with_column("sent_at timestamp"), r"sent_at should be timestamp with time zone, .* and is timestamp without"),
         (with_column("sent_at timestamptz(2)"), r"sent_at should be .* with milliseconds, and is timestamp\(2\) with time zone"),
         (with_column("message_id text"), "message_id should be uuid and is text"),
     ],
