@@ -1,4 +1,4 @@
-# One image for both processes: `python -m bridges sqs`, and `faust -A stream_app worker`, which it runs if nothing else is said.
+# One image for all three processes: `python -m bridges sqs`, `faust -A stream_app monitor`, and `faust -A stream_app worker`, which it runs if nothing else is said.
 # The base is pinned by its exact version; whoever builds for production adds the digest that their registry shows for it.
 FROM python:3.11.15-slim-bookworm AS build
 
@@ -18,7 +18,7 @@ FROM python:3.11.15-slim-bookworm
 # The folders for secrets are made here so that a named volume mounted on one belongs to the user, too.
 RUN groupadd --system --gid 10001 login-stream \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin login-stream \
-    && install -d -o 10001 -g 10001 /secrets /secrets/worker /secrets/operator
+    && install -d -o 10001 -g 10001 /secrets /secrets/worker /secrets/operator /secrets/monitor
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app

@@ -126,7 +126,7 @@ class Batch:
         return self._parts(boundaries) if boundaries else iter([self])
 
     def _parts(self, boundaries: Sequence[int]) -> Iterator["Batch"]:
-        columns = self.columns
+        columns = self.columns  # kept until the last part is taken: cut once
         for start, end in pairwise([self.first_offset, *boundaries, self.next_offset]):
             yield self._part(columns, start, end)
 

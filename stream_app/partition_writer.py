@@ -308,7 +308,7 @@ class PartitionWriter:
                 writing = asyncio.create_task(self._write(claimed, built, trigger))
                 writing.add_done_callback(lambda _: self._changed.set())
                 del built  # else it would be kept, megabytes a partition, until the next window closes
-                await asyncio.sleep(0)  # its statement goes out first: the next batch keeps the event loop while it is built
+                await asyncio.sleep(0)  # what the socket takes of its statement goes out before the next batch keeps the event loop
             if writing is not None:
                 await writing
         finally:

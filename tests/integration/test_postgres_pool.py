@@ -41,19 +41,18 @@ async def test_no_more_connections_than_its_size(pool: ConnectionPool) -> None:
 
 
 async def test_a_statement_goes_out_at_its_tasks_first_turn(pool: ConnectionPool, migrated_database: str) -> None:
-    """Whoever keeps the event loop after that does not keep Postgres waiting (``PartitionWriter`` builds its next batch)."""
+    """As large as a batch's. Whoever keeps the event loop after that does not keep Postgres waiting (``PartitionWriter`` builds)."""
     (pid,) = await pool.fetch_one(PID, {}) or ()
-    running = asyncio.create_task(pool.fetch_one("SELECT pg_sleep(0.2), 'on its way'", {}))
-    await asyncio.sleep(0)
     with closing(psycopg2.connect(migrated_database)) as connection, connection.cursor() as cursor:
-        question = "SELECT state FROM pg_stat_activity WHERE pid = %s AND query ~ 'on its way' AND wait_event = 'PgSleep'"
-        deadline = time.monotonic() + 10
-        cursor.execute(question, (pid,))
-        while not (seen := cursor.fetchall()) and time.monotonic() < deadline:  # without the event loop
-            connection.rollback()
-            cursor.execute(question, (pid,))
-    assert seen == [("active",)]
-    await running
+        connection.autocommit = True
+        running = asyncio.create_task(pool.fetch_one("SELECT 'it arrived', %(text)s", {"text": "a" * 1_500_000}))
+        await asyncio.sleep(0)
+        seen, deadline = "", time.monotonic() + 10
+        while "it arrived" not in seen and time.monotonic() < deadline:  # without the event loop
+            cursor.execute("SELECT query FROM pg_stat_activity WHERE pid = %s", (pid,))
+            ((seen,),) = cursor.fetchall()
+        await running
+    assert "it arrived" in seen
 
 
 class Text(str):

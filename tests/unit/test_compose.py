@@ -287,13 +287,19 @@ def test_the_worker_has_only_the_keysets_that_it_needs() -> None:
 def made_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the service `secrets` leaves after it ran twice, with the files of the first run beside, as `first`."""
     root = tmp_path_factory.mktemp("compose")
-    for directory in ("secrets/worker", "secrets/operator", "secrets/monitor", "tmp"):
-        (root / directory).mkdir(parents=True)
+    for directory in ["/tmp", *folders_of_the_image()]:
+        (root / directory.removeprefix("/")).mkdir(parents=True, exist_ok=True)
     run_secrets(root)
     first = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "secrets").rglob("*") if path.is_file()}
     (root / "first.json").write_text(json.dumps(first))
     run_secrets(root)
     return root
+
+
+def folders_of_the_image() -> list[str]:
+    """Those that belong to the image's user. A volume that is mounted elsewhere belongs to root: nothing can be written to it."""
+    (made,) = re.findall(r"install -d -o 10001 -g 10001 ((?:/\S+ ?)+)", (PROJECT / "Dockerfile").read_text())
+    return str(made).split()
 
 
 def run_secrets(root: Path) -> None:

@@ -10,9 +10,11 @@ from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from stream_app import commands
 from stream_app.commands.command import cli
+from stream_app.login_record import FIELDS
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
+from stream_app.reasons import Reason
 from stream_app.settings import WorkerSettings
 from tools import settings_reference
 
@@ -117,3 +119,13 @@ def test_settings_exist(page: Path) -> None:
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
     assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+def test_the_form_of_a_message_is_that_of_the_code() -> None:
+    """Each field with its column, whether it is required and its length; each reason; nothing else."""
+    page = (PROJECT / "docs" / "messages.md").read_text()
+    keys = re.findall(r"^\| `([a-z_]+)` \| (yes|no) \| (?:up to (\d+))?.* \| `([a-z_]+)` \|$", page, re.MULTILINE)
+    assert keys == [
+        (field.name, "yes" if field.required else "no", str(field.length_max or ""), field.column) for field in FIELDS
+    ]
+    assert re.findall(r"^\| `([a-z_0-9]+)` \| [^|]+ \|$", page, re.MULTILINE) == list(Reason)

@@ -30,9 +30,9 @@ FROM user_logins;
 -- and dead letters go in only if it moved; a message that is there already is left as it is.
 -- Columns come as one text each, cut at U+001F (no cleaned value holds a control character); U+0002 alone stands for NULL.
 --
--- Rows are looked for one by one (a scalar subquery: never by reading the whole table; LIMIT, since a child of the table may hold a
--- message twice), but for those sent later than all that can be there (`newest_ms`; null: look for each), and those not found are
--- simply inserted: ON CONFLICT takes Postgres half as much again.
+-- Rows are looked for one by one (a scalar subquery, which reads an index; LIMIT, since a child of the table may hold a message
+-- twice), but for those sent later than all that can be there (`newest_ms`; null: look for each), and those not found are simply
+-- inserted: ON CONFLICT takes Postgres half as much again.
 -- A row that is there all the same, because another partition wrote it, is refused by a unique index; the batch is sent once more and
 -- finds it. Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 WITH moved AS (
