@@ -12,7 +12,6 @@ Read against botocore 1.44: ``Endpoint._do_get_response`` (an answer of a ``befo
 ``HTTPClientError`` for a failed attempt), ``URLLib3Session`` (``_verify``, ``send``), ``EndpointCreator`` (proxies).
 """
 
-import json
 import re
 import ssl
 import threading
@@ -20,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 import boto3
@@ -36,6 +35,7 @@ from botocore.utils import get_environ_proxies
 
 from bridges.aws_signature import Destination, signed_request
 from bridges.http_connections import HTTP_ERRORS, Connections, HttpAnswer
+from bridges.sqs_answers import AnswerT, convert, decode
 from pipeline import __version__
 from pipeline.errors import SettingsError
 
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
 _log = structlog.stdlib.get_logger("bridges.sqs_client")
-
-AnswerT = TypeVar("AnswerT")
 
 ATTEMPTS_MAX = 2
 """Of one request, both at once; those that go on for ever are the callers', who can be stopped."""
@@ -91,10 +89,10 @@ class SqsClient:
                 first_attempt = HTTPClientError(error=error)
             else:
                 if answer.status == _OK:
-                    return _decoded(answer.content, answer_type)
+                    return decode(answer.content, answer_type)
                 first_attempt = _for_boto3(answer, self._client.meta.endpoint_url)
         self._thread.first_attempt = first_attempt
-        return msgspec.convert(getattr(self._client, xform_name(operation))(**parameters), answer_type)
+        return convert(getattr(self._client, xform_name(operation))(**parameters), answer_type)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -169,14 +167,6 @@ class _QuickWay:
                 now=time.time(),
             )
         )
-
-
-def _decoded(content: bytes, answer_type: type[AnswerT]) -> AnswerT:
-    try:
-        return msgspec.json.decode(content, type=answer_type)
-    except msgspec.DecodeError:
-        # It refuses lone surrogates. So does SQS, but a server that does not must not hand us a batch that we can never read.
-        return msgspec.convert(json.loads(content), answer_type)
 
 
 class _Received(BytesIO):

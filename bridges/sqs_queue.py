@@ -14,11 +14,10 @@ from urllib.parse import urlsplit
 
 from bridges.message import Message, body_bytes, trace_context
 from bridges.settings import RECEIVE_MESSAGES_MAX
-from bridges.sqs_answers import AttributesAnswer, BatchAnswer, ReceiveAnswer, ReceivedMessage
+from bridges.sqs_answers import AnswerT, AttributesAnswer, BatchAnswer, ReceiveAnswer, ReceivedMessage
 from bridges.sqs_client import ATTEMPTS_MAX, CONNECT_SECONDS, SqsClient, boto3_session
 from bridges.sqs_errors import translated
 
-AnswerT = TypeVar("AnswerT")
 ResultT = TypeVar("ResultT")
 
 _ANSWER_SECONDS = 6  # beyond the wait that we asked for
