@@ -148,7 +148,7 @@ class Handover:
                 time.sleep(AFTER_SECONDS)
                 ended_at = time.monotonic()
                 feeder.stop()
-                wait_for_rows(bench, feeder.sent, self._update)
+                wait_for_rows(bench, self._workers, feeder.sent, self._update)
         finally:
             for worker in self._workers:
                 worker.stop()

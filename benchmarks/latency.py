@@ -5,7 +5,7 @@ python -m benchmarks.latency [--rates 100,2000] [--seconds 20] [--warm-up-second
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,12 +100,14 @@ def chain(bench: Workbench) -> Iterator[dict[str, ChildProcess]]:
         remove_topic(kafka, topic)
 
 
-def wait_for_rows(bench: Workbench, rows: int, update: Update) -> None:
-    """Raises :class:`NoFiguresError` when they don't come, or more do."""
+def wait_for_rows(bench: Workbench, children: Iterable[ChildProcess], rows: int, update: Update) -> None:
+    """Raises :class:`NoFiguresError` when they don't come, or more do, and :class:`DevServerError` when a child has ended."""
     deadline = time.monotonic() + CHAIN_SECONDS_MAX
     with bench.session() as ask:
         while (found := ask("SELECT count(*) FROM user_logins")[0][0]) < rows:
             update(f"{found:,} rows")
+            for child in children:
+                child.check()
             if time.monotonic() > deadline:
                 raise NoFiguresError(f"{found:,} rows instead of {rows:,} after {CHAIN_SECONDS_MAX:.0f} s")
             time.sleep(0.2)
@@ -142,7 +144,7 @@ class LatencyBenchmark:
         fill_queue(bench.elasticmq.queue_url, bodies)
         since = time.time()
         with chain(bench) as children, self._meter(children) as meter:
-            wait_for_rows(bench, len(bodies), update)
+            wait_for_rows(bench, children.values(), len(bodies), update)
         timed = commits(bench, since)
         self._top_rate = timed.rows_per_second
         return {RATE.key: timed.rows_per_second, **self._cores(meter, timed.first_at, timed.last_at)}
@@ -165,7 +167,7 @@ class LatencyBenchmark:
                 raise NoFiguresError("the sender failed", sending.log_file.read_text())
             until = time.time()
             sent = sender.parsed(sending.log_file.read_text())
-            wait_for_rows(bench, sent.messages, update)
+            wait_for_rows(bench, children.values(), sent.messages, update)
         if sent.messages_per_second < SENT_SHARE_MIN * rate:
             raise NoFiguresError(f"the sender sent {sent.messages_per_second:,.0f}/s instead of {rate:,.0f}/s")
         rows = [(sent_at, transaction) for sent_at, transaction in bench.query(SENT_ROWS)]

@@ -158,7 +158,7 @@ class MemoryBenchmark:
                 _wait_for_positions(bench, child, self._records // 10)
                 with stall(bench):
                     time.sleep(seconds)
-                wait_for_rows(bench, self._records, update)
+                wait_for_rows(bench, [child], self._records, update)
         finally:
             child.stop()
         return {MOST.key: meter.resident_most("worker") / 1e6}

@@ -287,7 +287,7 @@ def test_the_worker_has_only_the_keysets_that_it_needs() -> None:
 def made_secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the service `secrets` leaves after it ran twice, with the files of the first run beside, as `first`."""
     root = tmp_path_factory.mktemp("compose")
-    for directory in ["/tmp", *folders_of_the_image()]:
+    for directory in [*folders_of_the_image(), "tmp"]:
         (root / directory.removeprefix("/")).mkdir(parents=True, exist_ok=True)
     run_secrets(root)
     first = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "secrets").rglob("*") if path.is_file()}

@@ -125,7 +125,5 @@ def test_the_form_of_a_message_is_that_of_the_code() -> None:
     """Each field with its column, whether it is required and its length; each reason; nothing else."""
     page = (PROJECT / "docs" / "messages.md").read_text()
     keys = re.findall(r"^\| `([a-z_]+)` \| (yes|no) \| (?:up to (\d+))?.* \| `([a-z_]+)` \|$", page, re.MULTILINE)
-    assert keys == [
-        (field.name, "yes" if field.required else "no", str(field.length_max or ""), field.column) for field in FIELDS
-    ]
+    assert keys == [(field.name, "yes" if field.required else "no", str(field.length_max or ""), field.column) for field in FIELDS]
     assert re.findall(r"^\| `([a-z_0-9]+)` \| [^|]+ \|$", page, re.MULTILINE) == list(Reason)
