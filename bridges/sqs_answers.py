@@ -1,7 +1,7 @@
 """What SQS answers, as far as we read it: the names of its JSON protocol, in our spelling.
 
-How it could break: a type that a thread is the first to decode. msgspec (0.22.0) builds what it knows of a Struct when it is first used,
-and shows it to other threads before it is complete: two that use it at that moment end the process with a segmentation fault.
+How it could break: a type that a thread is the first to decode. msgspec (0.22.0) builds what it knows of a Struct when it is first
+used, and shows it to other threads before it is complete: two that use it at that moment end the process with a segmentation fault.
 """
 
 import json

@@ -41,7 +41,7 @@ async def test_no_more_connections_than_its_size(pool: ConnectionPool) -> None:
 
 
 async def test_a_statement_goes_out_at_its_tasks_first_turn(pool: ConnectionPool, migrated_database: str) -> None:
-    """As large as a batch's. Whoever keeps the event loop after that does not keep Postgres waiting (``PartitionWriter`` builds)."""
+    """As large as a batch's. Whoever keeps the event loop after that (``PartitionWriter`` builds) keeps nobody waiting."""
     (pid,) = await pool.fetch_one(PID, {}) or ()
     with closing(psycopg2.connect(migrated_database)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
