@@ -1,4 +1,5 @@
-# One image for all three processes: `python -m bridges sqs`, `faust -A stream_app monitor`, and `faust -A stream_app worker`, which it runs if nothing else is said.
+# One image for all three processes: `python -m bridges sqs`, `faust -A stream_app monitor`, and `faust -A stream_app worker`, which it
+# runs if nothing else is said.
 # The base is pinned by its exact version; whoever builds for production adds the digest that their registry shows for it.
 FROM python:3.11.15-slim-bookworm AS build
 

@@ -98,8 +98,8 @@ class _Connection(aiopg.Connection):
 
     async def _cursor(self, *arguments: Any, **options: Any) -> aiopg.Cursor:
         cursor = await super()._cursor(*arguments, **options)
-        # aiopg means one to be there, and so does its type; only begin() asks for it.
-        cursor._transaction = None  # type: ignore[assignment] # noqa: SLF001 - see above
+        # Typed as never None, since aiopg always makes one; only its begin() asks for it, which nobody calls here.
+        cursor._transaction = None  # type: ignore[assignment] # noqa: SLF001 - it holds the cursor, and so the statement
         return cursor
 
     async def _poll(self, waiter: asyncio.Future[None], timeout: float) -> None:  # noqa: ASYNC109 - aiopg's signature

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.bridge import our_bridge
 from benchmarks.filling import SENT_AT_MS, fill_topic, login_messages
 from benchmarks.growth import GrowthBenchmark
+from benchmarks.latency import wait_for_rows
 from benchmarks.limit_run import run_limit
 from benchmarks.peer import Peer, Servers
 from benchmarks.queue_run import fill_queue, run_queue_peer
@@ -20,7 +21,7 @@ from benchmarks.visibility import SnapshotWatch, visible_at
 from benchmarks.workbench import Workbench, workbench
 from benchmarks.worker import our_worker
 from dev_servers.made_up_logins import made_up_logins
-from dev_servers.process import Launch
+from dev_servers.process import DevServerError, Launch
 
 RECORDS = 20_000
 PARTITIONS = 4
@@ -175,3 +176,10 @@ def test_rows_made_by_the_server_are_older_than_the_stream_and_stay(bench: Workb
         first = full.query("SELECT min(message_id::text) FROM user_logins")
         full.query("INSERT INTO user_logins (sent_at, message_id) VALUES (now() + interval '99 years', gen_random_uuid())")
     assert full.query("SELECT min(message_id::text) FROM user_logins WHERE user_id IS NOT NULL") == first
+
+
+def test_whoever_waits_for_rows_hears_of_a_process_that_has_ended(bench: Workbench) -> None:
+    bench.empty_tables()
+    child = bench.launch("short", Launch([sys.executable, "-c", "raise SystemExit(3)"], {}, Path(__file__).parents[2]))
+    with pytest.raises(DevServerError, match="ended early, with exit code 3"):
+        wait_for_rows(bench, [child], 1, print)

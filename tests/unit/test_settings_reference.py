@@ -109,7 +109,7 @@ def test_env_example_names_only_variables_that_something_reads() -> None:
 
 
 @pytest.mark.parametrize("settings", [BridgeSettings, WorkerSettings, MonitorSettings])
-def test_env_example_starts_both_processes(settings: type[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_example_starts_each_process(settings: type[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in settings_reference.variables(settings):
         monkeypatch.delenv(variable, raising=False)
     for variable, value in example_environment().items():
