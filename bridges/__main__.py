@@ -1,10 +1,5 @@
 """``python -m bridges sqs``: the composition root and command line of the bridge."""
 
-import os
-import signal
-import sys
-from types import FrameType
-
 import click
 import structlog
 
@@ -16,6 +11,7 @@ from pipeline import __version__, logs
 from pipeline.errors import FatalError
 from pipeline.operations import OperationsServer
 from pipeline.settings import load
+from pipeline.stop_signals import call_on_stop_signal
 
 _log = structlog.stdlib.get_logger("bridges")
 
@@ -62,7 +58,7 @@ def _run(settings: BridgeSettings) -> None:
     )
     bridge = Bridge(settings, queue, metrics)
     server = OperationsServer(settings.bridge_web_bind, settings.bridge_web_port, metrics.registry, bridge.livez, bridge.readyz)
-    _stop_on_signals(bridge)
+    call_on_stop_signal(bridge.stop)
     server.start()
     _log.info("operations_served", bind=settings.bridge_web_bind, port=server.port, version=__version__)
     try:
@@ -70,21 +66,6 @@ def _run(settings: BridgeSettings) -> None:
     finally:
         server.stop()
         queue.close()
-
-
-def _stop_on_signals(bridge: Bridge) -> None:
-    seen = False
-
-    def on_signal(number: int, _: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
-            sys.stderr.flush()
-            os._exit(128 + number)
-        seen = True
-        bridge.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
 
 
 if __name__ == "__main__":

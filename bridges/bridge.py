@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from queue import SimpleQueue  # noqa: TID251 - it is asked without a timeout
+from queue import Queue
 
 import structlog
 
@@ -48,7 +48,7 @@ class Bridge:
         self._queue = queue
         self._metrics = metrics
         self._monotonic = monotonic
-        self._ends: SimpleQueue[FatalError | None] = SimpleQueue()  # its put is safe in a signal handler, an Event's set is not
+        self._ends: Queue[FatalError | None] = Queue()
         self._threads = StepThreads(self._ends.put, monotonic)
         self._forwarding = SqsToKafka(settings, queue, metrics, monotonic)
         self._renew_at: float | None = None
@@ -62,7 +62,7 @@ class Bridge:
             raise failure
 
     def stop(self) -> None:
-        """Let :meth:`run` finish what is held and return. May be called from a signal handler."""
+        """Let :meth:`run` finish what is held and return. May be called from any thread, also before it."""
         self._ends.put(None)
 
     def livez(self) -> Health:

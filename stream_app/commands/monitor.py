@@ -1,14 +1,13 @@
 """`faust -A stream_app monitor`: the process that tells lag when no worker lives."""
 
-import signal
 from threading import Event
-from types import FrameType
 
 import structlog
 
 from pipeline import logs
 from pipeline.operations import OperationsServer
 from pipeline.settings import load
+from pipeline.stop_signals import call_on_stop_signal
 from stream_app.commands.command import Command, cli
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
@@ -30,17 +29,12 @@ def monitor() -> None:
     settings = load(MonitorSettings)
     logs.configure(settings)
     connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here, with one line
+    stopping = Event()
+    call_on_stop_signal(stopping.set)
     metrics = MonitorMetrics()
     topic_log, database = TopicLog(settings), Database(settings)
     looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
     server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, metrics.registry, looking.livez, looking.readyz)
-    stopping = Event()
-
-    def on_signal(_: int, __: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
     server.start()
     log.info("monitor_started", web_port=server.port, topic=settings.kafka_topic, consumer_group=settings.consumer_group)
     try:

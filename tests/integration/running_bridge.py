@@ -124,7 +124,8 @@ class Queue:
         return int(answer["ApproximateNumberOfMessages"]), int(answer["ApproximateNumberOfMessagesNotVisible"])
 
     def is_empty(self) -> bool:
-        return self.counts() == (0, 0)
+        """Counted twice: Moto counts first the visible, then the hidden, so that what turns visible meanwhile is in neither."""
+        return self.counts() == self.counts() == (0, 0)
 
 
 class Topic:
@@ -196,7 +197,11 @@ class RunningBridge:
                 self.child.check()
             return events
 
-        return wait_for(seen, f"the event {name}; log: {self.log_file.read_text()[-2_000:]}", seconds)[-1]
+        try:
+            return wait_for(seen, f"the event {name}", seconds)[-1]
+        except AssertionError as error:
+            error.add_note(f"the end of its log: {self.log_file.read_text()[-2_000:]}")
+            raise
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over a metric's series that have these labels."""

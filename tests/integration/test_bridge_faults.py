@@ -10,6 +10,7 @@ from threading import Event
 import pytest
 from crash.sqs_front import Answer, Request, SqsFront, answer, error, first
 from integration.running_bridge import Queue, RunningBridge, Topic, wait_for
+from signal_masks import threads_that_take
 
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
@@ -164,6 +165,12 @@ def test_a_stop_while_kafka_is_away_makes_all_visible_at_once(elasticmq: Elastic
         if (number := json.loads(record.value)["number"]) not in numbers:
             numbers.append(number)
     assert by_group == {f"group-{group}".encode(): list(range(group, 40, 4)) for group in range(4)}
+
+
+def test_no_thread_but_the_one_that_waits_for_it_takes_the_signal_to_stop(queue: Queue, topic: Topic, tmp_path: Path) -> None:
+    with RunningBridge(tmp_path, queue, topic) as bridge:
+        bridge.wait_for_event("bridge_started")
+        assert threads_that_take(bridge.child.pid, SIGTERM) == 1
 
 
 def test_a_second_signal_ends_it_at_once(queue: Queue, topic: Topic, proxy: SqsFront, tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """The monitor against real Kafka and Postgres: what it says of lag while nobody writes."""
 
+import json
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+from signal import SIGTERM
 from typing import Any
 
 import psycopg2
@@ -12,8 +15,10 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
+from signal_masks import threads_that_take
 
 from dev_servers.kafka import Kafka
+from dev_servers.pipeline_processes import PipelineProcesses
 from pipeline.settings import load
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
@@ -252,3 +257,22 @@ def test_it_waits_for_a_topic_that_is_not_there_yet(kafka: Kafka, migrated_datab
     scene = Scene(kafka, migrated_database, "nobody-made-it")
     scene.look()
     assert scene.value("ready", dependency="kafka") == 1
+
+
+def test_as_a_process_it_ends_in_order_by_the_one_thread_that_waits_for_the_signal(scene: Scene, tmp_path: Path) -> None:
+    environment = {
+        "KAFKA_BOOTSTRAP_SERVERS": scene.bootstrap_servers,
+        "KAFKA_TOPIC": scene.topic,
+        "POSTGRES_DSN": scene.dsn,
+        "LOG_FORMAT": "json",
+    }
+    processes = PipelineProcesses(tmp_path, environment)
+    child = processes.start_monitor()
+    try:
+        processes.wait_ready("monitor")
+        assert threads_that_take(child.pid, SIGTERM) == 1
+        child.send_signal(SIGTERM)
+        assert child.wait(10) == 0
+    finally:
+        child.kill()
+    assert [json.loads(line)["event"] for line in processes.log("monitor").splitlines()] == ["monitor_started", "monitor_stopped"]
