@@ -39,6 +39,11 @@ def login(**changes: Any) -> bytes:
     return json.dumps({key: value for key, value in {**LOGIN, **changes}.items() if value is not ABSENT}).encode()
 
 
+def logins(count: int) -> list[bytes]:
+    """Bodies of so many logins, all alike."""
+    return [login()] * count
+
+
 def headers(number: int = 0) -> tuple[tuple[str, bytes], ...]:
     """As the bridge writes them, message id and sent at by number."""
     message_id = f"{MESSAGE_ID[:24]}{number:012x}"

@@ -1,13 +1,13 @@
 """What a partition holds of the memory and the turns that all partitions of a worker share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 import virtual_time
-from login_records import builder, chunk, login, record
+from login_records import builder, chunk, login, logins, record
 from partition_scenes import PARTITION, Scene
 
 from stream_app.batch import BatchBuilder
@@ -18,14 +18,6 @@ from stream_app.partition_ports import Budget
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Position
 from stream_app.windows import WindowPolicy
-
-
-def logins(count: int) -> list[bytes]:
-    return [login()] * count
-
-
-def play(scene: Coroutine[Any, Any, None]) -> None:
-    virtual_time.run(scene)
 
 
 def buffer(budget: Budget) -> PartitionBuffer:
@@ -101,7 +93,7 @@ def test_a_batch_takes_its_partitions_share_of_the_memory_and_a_second_one_waits
         assert it.count("rows_written_total") == 60
         assert it.budget.bytes_used == 0
 
-    play(scene())
+    virtual_time.run(scene())
 
 
 @asynccontextmanager
@@ -141,7 +133,7 @@ def test_when_the_writes_of_all_partitions_fail_at_once_each_goes_on_afterwards(
             assert sorted(it.store.offsets()) == list(range(100))
         assert (budget.bytes_used, budget.turns._value) == (0, 2)
 
-    play(scene())
+    virtual_time.run(scene())
 
 
 def test_no_more_batches_are_in_memory_than_there_are_turns_and_who_waits_gets_a_larger_one() -> None:
@@ -158,7 +150,7 @@ def test_no_more_batches_are_in_memory_than_there_are_turns_and_who_waits_gets_a
             await opened[-1][0].until(lambda: all(it.position == 4 and not writer._buffer._built for it, writer in opened))
             assert sorted(it.count("batch_rows_count") for it, _ in opened) == [1] * 5 + [2] * 3
 
-    play(scene())
+    virtual_time.run(scene())
 
 
 def test_an_absent_database_is_waited_for_with_bounded_memory() -> None:
@@ -177,7 +169,7 @@ def test_an_absent_database_is_waited_for_with_bounded_memory() -> None:
         assert sorted(it.store.offsets()) == list(range(1_000))
         assert it.budget.bytes_used == 0
 
-    play(scene())
+    virtual_time.run(scene())
 
 
 def test_partitions_that_share_memory_wait_together() -> None:
@@ -197,4 +189,4 @@ def test_partitions_that_share_memory_wait_together() -> None:
             await two.drain(second)
         assert budget.bytes_used == 0
 
-    play(scene())
+    virtual_time.run(scene())
