@@ -177,4 +177,5 @@ def test_alerts_are_silent_for_their_values_and_not_for_want_of_series(eventful:
 
 def test_sums_over_workers_count_each_partition_once(eventful: MonitoredPipeline) -> None:
     value = eventful.prometheus.value
-    assert value("count(topic_partition:lag_seconds:max)") == value("count(stream_partition_next_offset)") == 4
+    counted = ("count(topic_partition:lag_seconds:max)", "count(stream_partition_next_offset)")
+    wait_until(lambda: [value(each) for each in counted] == [4, 4], lambda: "both workers have and show two of the four partitions")
