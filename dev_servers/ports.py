@@ -1,7 +1,13 @@
 """Free TCP ports on this machine."""
 
+import fcntl
+import os
 import random
 import socket
+import threading
+from functools import cache
+
+from dev_servers.cache import cache_directory
 
 HOST = "127.0.0.1"
 FIRST_PORT = 20_000
@@ -12,26 +18,48 @@ range, a client that keeps trying to reach the stopped server would sooner or la
 TRIES_MAX = 1_000
 
 _handed_out: set[int] = set()
+_choosing = threading.Lock()
 
 
 def free_port() -> int:
-    """A port that nothing listens on and that was not handed out before by this process.
+    """A port that nothing listens on, and that no process of this user has been handed out before and lives.
 
-    Chosen at random, so that test runs beside each other hardly meet.
+    So tests, demos and benchmarks beside each other do not meet, be it while a server that has its port starts, or is stopped.
     """
-    for _ in range(TRIES_MAX):
-        port = random.randint(FIRST_PORT, LAST_PORT)  # noqa: S311 - no secret
-        if port in _handed_out:
-            continue
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
+    with _choosing:
+        for _ in range(TRIES_MAX):
+            port = random.randint(FIRST_PORT, LAST_PORT)  # noqa: S311 - no secret
+            if port in _handed_out or not _can_be_bound(port) or not _is_reserved(port):
                 continue
-        _handed_out.add(port)
-        return port
+            _handed_out.add(port)
+            return port
     raise OSError(f"no free port from {FIRST_PORT} to {LAST_PORT} on {HOST}")
+
+
+def _can_be_bound(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _is_reserved(port: int) -> bool:
+    """Whether the port is now ours until this process ends: a lock on one byte of a file, for other processes to see."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):  # POSIX leaves the choice
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    """Never closed: the locks would end."""
+    cache_directory().mkdir(parents=True, exist_ok=True)
+    return os.open(cache_directory() / "ports.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def accepts_connections(port: int) -> bool:

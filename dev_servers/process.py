@@ -102,15 +102,19 @@ class ChildProcess:
             self._collect()
         return self._returncode
 
-    def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Poll ``ready``; raises :class:`DevServerError`, with the child stopped, when it ends before or the time is over."""
+    def wait_until(self, ready: Callable[[], bool], seconds: float, state: Callable[[], str] = lambda: "") -> None:
+        """Poll ``ready``; raises :class:`DevServerError`, with the child stopped, when it ends before or the time is over.
+
+        ``state``: what more to say when the time is over.
+        """
         deadline = time.monotonic() + seconds
         while not ready():
             if self.returncode is not None:
                 raise DevServerError(self.name, f"ended while starting, {self._how_it_ended()}", self.log_file, self.log_from)
             if time.monotonic() >= deadline:
+                reason = f"was not ready within {seconds:g} s{state()}"
                 self.kill()
-                raise DevServerError(self.name, f"was not ready within {seconds:g} s", self.log_file, self.log_from)
+                raise DevServerError(self.name, reason, self.log_file, self.log_from)
             time.sleep(READY_POLL_SECONDS)
 
     def send_signal(self, number: signal.Signals) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dev_servers import jars
+from dev_servers.cache import CACHE_VARIABLE, cache_directory
 from dev_servers.jars import Jar
 from dev_servers.process import DevServerError
 
@@ -49,7 +50,7 @@ class MavenOf:  # its methods are those of jgo.maven
 
 @pytest.fixture
 def jar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jar:
-    monkeypatch.setenv(jars.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     only = Jar("org.example", "thing", "1.2", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(jars, "locked_jars", lambda _: [only])
     monkeypatch.setattr(jars, "DOWNLOAD_WAIT_SECONDS", 0.0)
@@ -81,7 +82,7 @@ def test_another_hash_is_refused_and_nothing_is_kept(jar: Jar, monkeypatch: pyte
     with pytest.raises(DevServerError, match=r"kafka: org\.example:thing:1\.2 was downloaded with SHA-256"):
         jars.download(["kafka"])
     assert not jar.path.exists()
-    assert [path.name for path in jars.cache_directory().iterdir()] == ["jars"]
+    assert [path.name for path in cache_directory().iterdir()] == ["jars"]
 
 
 def test_a_dropped_connection_is_tried_again(jar: Jar, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +99,7 @@ def test_a_failed_download_names_the_jar_and_the_cache(jar: Jar, monkeypatch: py
     with pytest.raises(DevServerError, match=r"kafka: can't download org\.example:thing:1\.2 \(ConnectionError\)") as error:
         jars.download(["kafka"])
     assert len(maven.asked) == jars.DOWNLOAD_ATTEMPTS
-    assert str(jars.cache_directory()) in str(error.value)
+    assert str(cache_directory()) in str(error.value)
     assert not jar.path.exists()
 
 
@@ -111,6 +112,6 @@ def test_the_lock_file_holds_what_is_asked_for(name: str) -> None:
 
 
 def test_the_cache_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv(jars.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", os.fspath(tmp_path))
-    assert jars.cache_directory() == tmp_path / "login-stream"
+    assert cache_directory() == tmp_path / "login-stream"
