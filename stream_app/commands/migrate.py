@@ -26,6 +26,12 @@ def migrate(ctx: click.Context, *, check: bool) -> None:
         found = migrations.migrate(settings, click.echo)
     for name in found.unknown:
         click.echo(f"applied by a newer version than this: {name}")
+    if found.open_schema is not None:
+        click.echo(
+            f"every login may make functions and tables in the schema {found.open_schema}, which can lead other roles' statements "
+            f"astray; as its owner: REVOKE CREATE ON SCHEMA {found.open_schema} FROM PUBLIC",
+            err=True,
+        )
     if check and found.pending:
         ctx.exit(1)
     click.echo("the database is up to date")

@@ -8,7 +8,7 @@ How it could break: a file that ends the transaction it runs in, or that needs t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -55,6 +55,12 @@ class State:
 
     pending: tuple[Migration, ...]
     unknown: tuple[str, ...]
+    open_schema: str | None
+    """The schema of the tables, when every login may make functions and tables in it; quoted where it must be.
+
+    One may then make what others' statements find instead of what they mean. So it was in each database before Postgres 15, and is
+    after its upgrade.
+    """
 
 
 def known_migrations() -> tuple[Migration, ...]:
@@ -67,7 +73,7 @@ def known_migrations() -> tuple[Migration, ...]:
 def state(settings: PostgresSettings) -> State:
     """Read what is pending. Changes nothing and needs no right to change anything."""
     with _connect(settings) as connection, connection.cursor() as cursor:
-        return _compare(known_migrations(), _applied(cursor))
+        return _look(cursor)
 
 
 def migrate(settings: PostgresSettings, say: Callable[[str], None], patience: Patience = Patience()) -> State:
@@ -79,7 +85,7 @@ def migrate(settings: PostgresSettings, say: Callable[[str], None], patience: Pa
     with _connect(settings) as connection:
         connection.autocommit = False
         with connection, connection.cursor() as cursor:
-            found = _compare(known_migrations(), _applied(cursor))
+            found = _look(cursor)
         for migration in found.pending:
             if _apply_patiently(connection, migration, say, patience):
                 say(f"applied {migration.name}")
@@ -90,10 +96,13 @@ def _connect(settings: PostgresSettings) -> AbstractContextManager[Connection]:
     return connect(settings, role=None, application_name="stream_app migrate")
 
 
-def _compare(known: Sequence[Migration], applied: frozenset[str]) -> State:
+def _look(cursor: Cursor) -> State:
+    known, applied = known_migrations(), _applied(cursor)
+    cursor.execute("SELECT quote_ident(current_schema()) WHERE has_schema_privilege('public', current_schema(), 'CREATE')")
     return State(
         pending=tuple(migration for migration in known if migration.name not in applied),
         unknown=tuple(sorted(applied - {migration.name for migration in known})),
+        open_schema=next((schema for (schema,) in cursor.fetchall()), None),
     )
 
 

@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 from click.testing import Result
 
 from dev_servers.ports import free_port
@@ -26,6 +28,20 @@ def test_each_applied_migration_is_a_line(command: Command, fresh_database: str)
     )
     for again in (command("migrate"), command("migrate", "--check")):
         assert (again.exit_code, again.stdout.splitlines()) == (0, ["the database is up to date"])
+
+
+def test_a_schema_that_is_open_to_all_is_told_as_it_was_before_postgres_15(command: Command, fresh_database: str) -> None:
+    owner = "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+    with closing(psycopg2.connect(fresh_database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+        opened = command("migrate", POSTGRES_DSN=fresh_database)
+        assert (opened.exit_code, opened.stdout.splitlines()[-1]) == (0, "the database is up to date")
+        assert len(opened.stderr.splitlines()) == 1
+        assert opened.stderr.endswith(f"as its owner: {owner}\n")
+        assert command("migrate", "--check").stderr == opened.stderr
+        cursor.execute(owner)
+    assert command("migrate", "--check").stderr == ""
 
 
 def test_two_processes_at_once(fresh_database: str) -> None:

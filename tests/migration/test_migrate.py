@@ -88,7 +88,7 @@ def all_rows(cursor: Cursor, statement: str) -> list[tuple[object, ...]]:
 def test_empty_database_gets_each_migration_once(settings: PostgresSettings, cursor: Cursor) -> None:
     assert [migration.name for migration in state(settings).pending] == NAMES
     assert run(settings) == [f"applied {name}" for name in NAMES]
-    assert state(settings) == migrations.State(pending=(), unknown=())
+    assert state(settings) == migrations.State(pending=(), unknown=(), open_schema=None)
     assert all_rows(cursor, "SELECT name FROM stream_migrations ORDER BY applied_at") == [(name,) for name in NAMES]
     assert {name for (name,) in all_rows(cursor, "SELECT rolname FROM pg_roles WHERE rolname ~ '^stream_'")} == ROLES
 
