@@ -1,7 +1,6 @@
 """Bridges, workers, monitors and commands as a user starts them: by command line and environment, each a process of its own."""
 
 import sys
-import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -75,9 +74,9 @@ class PipelineProcesses:
             self.running[name].wait_until(partial(self.is_ready, name), READY_SECONDS, partial(self._readiness, name))
 
     def is_ready(self, name: str) -> bool:
-        """Whether it says so at ``/readyz``."""
+        """Whether it says so at ``/readyz``, within 2 seconds."""
         try:
-            return self._asked(name, "/readyz")[0] == HTTPStatus.OK
+            return self._asked(name, "/readyz", seconds=2.0)[0] == HTTPStatus.OK
         except OSError:
             return False
 
@@ -85,14 +84,14 @@ class PipelineProcesses:
         try:
             return f"; /readyz says {self._asked(name, '/readyz')[1].strip()}"
         except OSError as error:
-            return f"; at port {self.ports[name]} nobody answers ({error})"
+            return f"; no answer from port {self.ports[name]}: {error}"
 
     def livez(self, name: str) -> tuple[int, str]:
         """Status and text of ``/livez``: not 200 asks for a restart, and the text says why. Raises :class:`OSError`."""
         return self._asked(name, "/livez")
 
-    def _asked(self, name: str, path: str) -> tuple[int, str]:
-        with closing(HTTPConnection(HOST, self.ports[name], timeout=ANSWER_SECONDS)) as connection:
+    def _asked(self, name: str, path: str, seconds: float = ANSWER_SECONDS) -> tuple[int, str]:
+        with closing(HTTPConnection(HOST, self.ports[name], timeout=seconds)) as connection:
             try:
                 connection.request("GET", path)
                 answer = connection.getresponse()
@@ -128,8 +127,10 @@ class PipelineProcesses:
 
     def scrape(self, name: str) -> str:
         """Its /metrics. Raises :class:`OSError` when it doesn't answer."""
-        with urllib.request.urlopen(f"http://{HOST}:{self.ports[name]}/metrics", timeout=5) as answer:
-            return str(answer.read().decode())
+        status, text = self._asked(name, "/metrics")
+        if status != HTTPStatus.OK:
+            raise OSError(f"{name} answers {status} at /metrics")
+        return text
 
     def metric(self, name: str, metric: str, **labels: str) -> float:
         """The sum over a metric's series that have these labels. Raises :class:`LookupError` when there is none of that name."""

@@ -22,7 +22,7 @@ _choosing = threading.Lock()
 
 
 def free_port() -> int:
-    """A port that nothing listens on, and that no process of this user has been handed out before and lives.
+    """A port that nothing listens on, and that was not handed out before to a process that lives and has the same cache directory.
 
     So tests, demos and benchmarks beside each other do not meet, be it while a server that has its port starts, or is stopped.
     """
@@ -48,8 +48,9 @@ def _can_be_bound(port: int) -> bool:
 
 def _is_reserved(port: int) -> bool:
     """Whether the port is now ours until this process ends: a lock on one byte of a file, for other processes to see."""
+    reservations = _reservations()
     try:
-        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        fcntl.lockf(reservations, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except (BlockingIOError, PermissionError):  # POSIX leaves the choice
         return False
     return True
@@ -57,7 +58,7 @@ def _is_reserved(port: int) -> bool:
 
 @cache
 def _reservations() -> int:
-    """Never closed: the locks would end."""
+    """Opened once and never closed: all locks of a process end when it closes any descriptor of the file."""
     cache_directory().mkdir(parents=True, exist_ok=True)
     return os.open(cache_directory() / "ports.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 

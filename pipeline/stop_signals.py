@@ -9,7 +9,6 @@ waits for nothing else.
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from threading import Thread
 
@@ -26,8 +25,6 @@ def call_on_stop_signal(stop: Callable[[], None]) -> None:
     def wait_for_signals() -> None:
         signal.sigwait(STOP_SIGNALS)
         stop()
-        number = signal.sigwait(STOP_SIGNALS)
-        sys.stderr.flush()
-        os._exit(128 + number)
+        os._exit(128 + signal.sigwait(STOP_SIGNALS))  # without a flush: whoever stops twice may do so because stderr is stuck
 
     Thread(target=wait_for_signals, name="stop-signals", daemon=True).start()

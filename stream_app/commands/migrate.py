@@ -27,9 +27,10 @@ def migrate(ctx: click.Context, *, check: bool) -> None:
     for name in found.unknown:
         click.echo(f"applied by a newer version than this: {name}")
     if found.open_schema is not None:
+        right = f"CREATE ON SCHEMA {found.open_schema}"
         click.echo(
             f"every login may make functions and tables in the schema {found.open_schema}, which can lead other roles' statements "
-            f"astray; as its owner: REVOKE CREATE ON SCHEMA {found.open_schema} FROM PUBLIC",
+            f"astray; as its owner: GRANT {right} TO the login that migrates, then REVOKE {right} FROM PUBLIC",
             err=True,
         )
     if check and found.pending:

@@ -11,7 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from dev_servers import pipeline_processes
 from dev_servers import process as process_module
+from dev_servers.elasticmq import MADE_UP_CREDENTIALS
+from dev_servers.pipeline_processes import PipelineProcesses
+from dev_servers.ports import HOST, free_port
 from dev_servers.process import ChildProcess, DevServerError, Launch
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('here', flush=True); time.sleep(600)"
@@ -110,9 +114,26 @@ def test_an_end_before_it_was_ready_shows_the_log_of_this_start_only(log_file: P
 
 def test_a_child_that_is_never_ready_is_ended_and_named(log_file: Path) -> None:
     child = ChildProcess("late", python("import time; time.sleep(600)"), log_file)
-    with pytest.raises(DevServerError, match=r"late: was not ready within 0\.2 s"):
-        child.wait_until(lambda: False, 0.2)
+    with pytest.raises(DevServerError, match=r"late: was not ready within 0\.2 s, it sleeps"):
+        child.wait_until(lambda: False, 0.2, lambda: ", it sleeps")
     assert gone(child.pid)
+
+
+def test_a_bridge_that_is_not_ready_is_named_with_what_it_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = f"http://{HOST}:{free_port()}"
+    environment = {**MADE_UP_CREDENTIALS, "AWS_ENDPOINT_URL_SQS": nobody, "SQS_QUEUE_URL": f"{nobody}/000000000000/logins"}
+    processes = PipelineProcesses(tmp_path, environment)
+    monkeypatch.setattr(pipeline_processes, "READY_SECONDS", 0.2)
+    child = processes.start_bridge()
+    try:
+        child.wait_until(lambda: '"started": false' in processes._readiness("bridge"), 30)
+        with pytest.raises(
+            DevServerError, match=r'bridge: was not ready within 0\.2 s; /readyz says {"ok": false, "started": false'
+        ):
+            processes.wait_ready()
+    finally:
+        child.kill()
+    assert f"no answer from port {processes.ports['bridge']}" in processes._readiness("bridge")
 
 
 def test_a_program_that_is_not_there_is_named(log_file: Path) -> None:
