@@ -74,7 +74,7 @@ class PipelineProcesses:
             self.running[name].wait_until(partial(self.is_ready, name), READY_SECONDS, partial(self._readiness, name))
 
     def is_ready(self, name: str) -> bool:
-        """Whether it says so at ``/readyz``, within 2 seconds."""
+        """Whether it says so at ``/readyz``, within 2 seconds: soon told for one that is stopped by SIGSTOP."""
         try:
             return self._asked(name, "/readyz", seconds=2.0)[0] == HTTPStatus.OK
         except OSError:

@@ -28,7 +28,7 @@ def free_port() -> int:
     """
     with _choosing:
         for _ in range(TRIES_MAX):
-            port = random.randint(FIRST_PORT, LAST_PORT)  # noqa: S311 - no secret
+            port = random.randint(FIRST_PORT, LAST_PORT)  # noqa: S311 - no secret; one that was just given up is not the next
             if port in _handed_out or not _can_be_bound(port) or not _is_reserved(port):
                 continue
             _handed_out.add(port)

@@ -1,6 +1,7 @@
 """What the pages name exists: commands, targets, metrics, log events, settings, files."""
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import click
@@ -119,6 +120,20 @@ def test_settings_exist(page: Path) -> None:
 def test_links_and_paths_lead_somewhere(page: Path) -> None:
     links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()) if "://" not in link]
     assert [link for link in links if link and not (page.parent / link).exists()] == []
+
+
+def test_tests_that_are_named_stand_in_the_file_that_is_named_before_them() -> None:
+    files: dict[str, set[str]] = defaultdict(set)
+    for path in (PROJECT / "tests").rglob("test_*.py"):
+        files[path.name] |= set(re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE))
+    file, named = "", 0
+    for word in re.findall(r"`(?:[\w/]*/)?(test_\w+(?:\.py)?)`", (PROJECT / "docs" / "delivery.md").read_text()):
+        if word.endswith(".py"):
+            file = word
+            continue
+        named += 1
+        assert word in files[file], f"{file} has no {word}"
+    assert named > 20
 
 
 def test_the_form_of_a_message_is_that_of_the_code() -> None:
