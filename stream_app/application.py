@@ -107,6 +107,7 @@ class StreamApp(faust.App):
             settings, role=WRITER, application_name="login-stream worker", size=size, on_statement=self._ran_statement
         )
         self.metrics.database_connections.set_function(lambda: self._pool.connections_open)
+        self.metrics.database_connections_wanted.set_function(lambda: self._pool.connections_wanted)
         self._operations: OperationsServer | None = None
         store = BatchWriter(
             self._pool,
