@@ -1,9 +1,9 @@
 """The connections that a pool has open: each is lent to one statement at a time, and there are as many as the server gives.
 
 Promise: as long as one connection is open, whoever asks gets one when its turn comes, even if the server is full or refuses the
-password for new ones; what is given back goes to whoever has waited longest; never are more than ``size`` open or being opened. It
-holds because connections are opened beside those who wait, not by them: one that could not be opened costs nobody a turn while there
-are others, and one that is opened too late for whoever asked is lent to the next.
+password for new ones; what is given back goes to whoever has waited longest; never are more than ``size`` open or being opened.
+It holds because connections are opened beside those who wait, not by them: one that could not be opened costs nobody a turn while
+there are others, and one that is opened too late for whoever asked is lent to the next.
 
 How it could break: a connection that is lost with whoever was cancelled while it was handed over.
 """

@@ -427,8 +427,8 @@ def _postgres(board: Dashboard) -> None:
             Query(f"stream_database_connections_wanted{{{WORKER}}}", "{{instance}} at most"),
             Query("max(monitor_database_sessions)", "all clients of the server"),
             unit="short",
-            description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most, or as many as the"
-            " server gives it.",
+            description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most; fewer"
+            " where the server gives no more.",
         )
     )
 
