@@ -22,6 +22,7 @@ from pipeline import logs
 from pipeline.errors import PipelineError, RetryableError, SettingsError
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer
+from pipeline.printable import printable
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
@@ -224,7 +225,7 @@ def _settings() -> WorkerSettings:
     try:
         return load(WorkerSettings)
     except SettingsError as error:
-        raise SystemExit(f"Error: {error}") from None
+        raise SystemExit(f"Error: {printable(str(error))}") from None
 
 
 app = make_app(_settings())
