@@ -99,7 +99,7 @@ class TopicLog:
 
     def times_in_transaction(self, offsets: Mapping[int, int]) -> dict[int, Times]:
         """Likewise, of records that nobody can read yet: those of a transaction that is open."""
-        consumer = self._new_consumer("read_uncommitted")  # seldom: once for each
+        consumer = self._new_consumer("read_uncommitted")  # at most once a look
         try:
             return self._first_times(consumer, offsets)
         finally:
