@@ -31,7 +31,14 @@ class LogEnds:
     """Asks where each partition's log ends, over a connection that is kept."""
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        self.consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "log-ends", "log_level": 0})
+        self.consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "log-ends",
+                "isolation.level": "read_uncommitted",  # else an open transaction would be taken for the end
+                "log_level": 0,
+            }
+        )
         self._topic = topic
         found = self.consumer.list_topics(topic, timeout=REQUEST_SECONDS).topics[topic]
         self._partitions = [] if found.error is not None else list(found.partitions)

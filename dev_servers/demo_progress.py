@@ -48,7 +48,14 @@ class Counter:
     def __init__(self, pipeline: LocalPipeline, sqs: "SQSClient") -> None:
         self._sqs = sqs
         self._queue_url = pipeline.elasticmq.queue_url
-        self._consumer = Consumer({"bootstrap.servers": pipeline.kafka.bootstrap_servers, "group.id": "demo", "log_level": 0})
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": pipeline.kafka.bootstrap_servers,
+                "group.id": "demo",
+                "isolation.level": "read_uncommitted",  # else an open transaction would be taken for the end
+                "log_level": 0,
+            }
+        )
         self._postgres = psycopg2.connect(pipeline.postgres.dsn)
         self._postgres.autocommit = True
 

@@ -90,6 +90,10 @@ class PipelineProcesses:
         """Status and text of ``/livez``: not 200 asks for a restart, and the text says why. Raises :class:`OSError`."""
         return self._asked(name, "/livez")
 
+    def readyz(self, name: str) -> tuple[int, str]:
+        """Status and text of ``/readyz``: not 200 waits for something, and the text names it. Raises :class:`OSError`."""
+        return self._asked(name, "/readyz")
+
     def _asked(self, name: str, path: str, seconds: float = ANSWER_SECONDS) -> tuple[int, str]:
         with closing(HTTPConnection(HOST, self.ports[name], timeout=seconds)) as connection:
             try:

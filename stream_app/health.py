@@ -3,14 +3,14 @@
 /livez says whether only a restart can help: the event loop or the consumer's thread has not moved for a while; a partition has not
 although all that it needs answers; the consumer group has told nothing for a while although Kafka answers. Postgres or Kafka being
 away is no reason: a restarted worker would not find them either, and would lose what it holds in hand. /readyz says what is being
-waited for.
+waited for, be it the end of a transaction.
 
 A partition with records in hand that does not move is soon known for stuck. One with nothing in hand may be right: offsets below
 its log's end may all be control records, which nobody delivers. So it counts as stalled only when the log has grown since it was
-first seen behind, and longer ago than it takes to be read again: then a record ought to have come. (Transactions that are taken
-back grow the log, too. Whoever writes nothing else into a partition has its worker restarted again and again, and no record is
-late.) A claim that does not end counts likewise. What waits for a person, for another worker's claim, or for room in memory does
-not.
+first seen behind, and longer ago than it takes to be read again: then a record ought to have come. The log's end is here the last
+stable offset: behind an open transaction nothing can come, and a restart would change nothing. (Transactions that are taken back
+grow the log, too. Whoever writes nothing else into a partition has its worker restarted again and again, and no record is late.) A
+claim that does not end counts likewise. What waits for a person, for another worker's claim, or for room in memory does not.
 """
 
 import asyncio
@@ -49,10 +49,10 @@ Dependency = Literal["kafka", "postgres"]
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """A partition with nothing in hand below its log's end, as it was first seen there."""
+    """A partition with nothing in hand below its log's last stable offset, as it was first seen there."""
 
     next_offset: int
-    log_end_offset: int
+    last_stable_offset: int
     grown_since: float | None = None
     """When the log was first seen to have grown since."""
 
@@ -120,14 +120,14 @@ class WorkerHealth:
         for seen in gauges:
             where, state = (seen.topic, seen.partition), states.get(Partition(seen.topic, seen.partition))
             may_come = state is State.CLAIMING or (state is State.WRITING and not memory_is_full)
-            if not may_come or seen.buffered_records or seen.next_offset is None or seen.log_end_offset is None:
+            if not may_come or seen.buffered_records or seen.next_offset is None or seen.last_stable_offset is None:
                 continue
-            if seen.log_end_offset <= seen.next_offset:
+            if seen.last_stable_offset <= seen.next_offset:
                 continue
             was = behind.get(where)
             if was is None or was.next_offset != seen.next_offset:
-                was = _Behind(seen.next_offset, seen.log_end_offset)
-            if was.grown_since is None and seen.log_end_offset > was.log_end_offset:
+                was = _Behind(seen.next_offset, seen.last_stable_offset)
+            if was.grown_since is None and seen.last_stable_offset > was.last_stable_offset:
                 was = replace(was, grown_since=now)
             found[where] = was
         self._behind = found

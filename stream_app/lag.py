@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 
 class Lag:
-    """Follows one partition's position and its log's end.
+    """Follows one partition's position and its log's end: the log end offset, be what is before it hidden by an open transaction.
 
     Where no waiting record is at hand to tell its own sent at, the partition has been behind at least since that was first noticed
     here: so the lag of a partition that stands still grows, and one record after hours of idleness is no lag of hours.

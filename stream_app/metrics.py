@@ -35,17 +35,20 @@ DEPENDENCIES = ("kafka", "postgres")
 ROWS_BUCKETS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionGauges:
     """What one partition shows.
 
-    ``oldest_unwritten_seconds`` is the sent-at time (since the epoch) of the oldest record that waits, if one does.
+    ``oldest_unwritten_seconds`` is the sent-at time (since the epoch) of the oldest record that waits, if one does;
+    ``last_stable_offset`` is where what can be read ends, ``open_transaction_seconds`` how long a transaction has been seen open.
     """
 
     topic: str
     partition: int
     next_offset: int | None
     log_end_offset: int | None
+    last_stable_offset: int | None
+    open_transaction_seconds: float
     oldest_unwritten_seconds: float | None
     buffered_records: int
     buffered_bytes: int
@@ -95,6 +98,12 @@ class _PartitionCollector(Collector):
 
         next_offset = gauge("next_offset", "Position in Postgres: the next offset to be written.")
         log_end = gauge("log_end_offset", "End of the partition's log in Kafka, as last seen.")
+        last_stable = gauge(
+            "last_stable_offset", "Where what can be read of it ends: below the log's end while a transaction is open."
+        )
+        open_transaction = gauge(
+            "open_transaction_seconds", "For how long the oldest open transaction has been seen open; 0 when there is none."
+        )
         lag_records = gauge("lag_records", "Log end less position.")
         lag_seconds = gauge("lag_seconds", "Now less sent at of the oldest record that is not in Postgres; 0 when there is none.")
         buffered_records = gauge("buffered_records", "Records fetched and not yet written.")
@@ -110,6 +119,9 @@ class _PartitionCollector(Collector):
                 log_end.add_metric(where, state.log_end_offset)
                 if state.next_offset is not None:
                     lag_records.add_metric(where, max(0, state.log_end_offset - state.next_offset))
+            if state.last_stable_offset is not None:
+                last_stable.add_metric(where, state.last_stable_offset)
+                open_transaction.add_metric(where, state.open_transaction_seconds)
             oldest = state.oldest_unwritten_seconds
             if oldest is not None or state.next_offset is not None:  # of a partition that is not claimed nothing is known
                 lag_seconds.add_metric(where, 0.0 if oldest is None else max(0.0, now - oldest))
@@ -117,7 +129,8 @@ class _PartitionCollector(Collector):
             buffered_bytes.add_metric(where, state.buffered_bytes)
             stopped.add_metric(where, float(state.stopped))
             paused.add_metric(where, float(state.paused))
-        yield from (next_offset, log_end, lag_records, lag_seconds, buffered_records, buffered_bytes, stopped, paused)
+        yield from (next_offset, log_end, last_stable, open_transaction, lag_records, lag_seconds)
+        yield from (buffered_records, buffered_bytes, stopped, paused)
 
 
 class WorkerMetrics:

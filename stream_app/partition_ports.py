@@ -14,7 +14,7 @@ class Log(Protocol):
         """Kafka's id of its topic: one of the same name made anew has another. None where Kafka tells none (before 2.8)."""
 
     async def log_range(self, partition: Partition) -> tuple[int, int]:
-        """The first offset that the log still has, and its end (the offset of the next record to come)."""
+        """The first offset that the log still has, and its end: the offset of the next record to come, open transactions or not."""
 
     async def seek_to(self, partition: Partition, offset: int) -> int:
         """Fetch from ``offset`` on; the number that chunks fetched from there carry as ``seek_number``."""

@@ -29,6 +29,7 @@ from stream_app.chunk import Chunk
 from stream_app.claimed_writer import RECLAIM_SECONDS, RETRY_SECONDS_MIN, ClaimedWriter, ClaimLostError, retrying
 from stream_app.lag import Lag
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.open_transaction import LogEnd, TransactionWatch
 from stream_app.partition_buffer import BuiltBatch, PartitionBuffer
 from stream_app.partition_ports import Budget, Log, Store
 from stream_app.position_check import check_position, is_other_topic
@@ -73,6 +74,7 @@ class PartitionWriter:
         self.state = State.CLAIMING
         self.problem: str | None = None
         self.lag = Lag(wall_clock)
+        self.transaction = TransactionWatch(partition.topic, partition.partition, monotonic)
         self._kafka = kafka
         self._store = store
         self._builder = builder
@@ -124,10 +126,11 @@ class PartitionWriter:
         if self._budget.exceeded:
             self._on_budget_changed()
 
-    def saw_log_end(self, log_end: int) -> None:
+    def saw_log_end(self, end: LogEnd) -> None:
         """The log's end, as Kafka has just told it. Called every few seconds."""
-        self.lag.log_ends_at(log_end)
-        if self._stall_guard.is_stalled(None if self._paused else self._expected_offset, log_end):
+        self.lag.log_ends_at(end.log_end_offset)
+        self.transaction.saw(end)
+        if self._stall_guard.is_stalled(None if self._paused else self._expected_offset, end.last_stable_offset):
             self._read_again("nothing came although the log goes on")
 
     def saw_topic(self, topic_id: str | None) -> None:
@@ -175,6 +178,8 @@ class PartitionWriter:
             partition=self.partition.partition,
             next_offset=self.lag.next_offset,
             log_end_offset=self.lag.log_end_offset,
+            last_stable_offset=None if self.transaction.end is None else self.transaction.end.last_stable_offset,
+            open_transaction_seconds=self.transaction.seconds,
             oldest_unwritten_seconds=self.lag.oldest_unwritten_seconds(self._buffer.oldest_sent_at_ms),
             buffered_records=self._buffer.records,
             buffered_bytes=self._buffer.bytes,

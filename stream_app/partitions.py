@@ -8,6 +8,7 @@ from stream_app.batch import BatchBuilder
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
 from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.open_transaction import LogEnd, TransactionWatch
 from stream_app.partition_ports import Budget, Log, Store
 from stream_app.partition_writer import PartitionWriter, State
 from stream_app.positions import Partition
@@ -104,11 +105,16 @@ class Partitions:
         """These are in Kafka now too."""
         self._committed.update(offsets)
 
-    def saw_log_ends(self, ends: Mapping[Partition, int]) -> None:
+    def saw_log_ends(self, ends: Mapping[Partition, LogEnd]) -> None:
         """The ends of the logs as Kafka has just told them."""
         for partition, end in ends.items():
             if partition in self._writers:
                 self._writers[partition].saw_log_end(end)
+
+    def unnamed_transactions(self) -> list[tuple[Partition, int, TransactionWatch]]:
+        """The transactions that have been open for long and are not named yet, each with its first offset."""
+        found = ((partition, writer.transaction.unnamed_at, writer.transaction) for partition, writer in self._writers.items())
+        return [(partition, offset, watch) for partition, offset, watch in found if offset is not None]
 
     def saw_topic(self, topic_id: str | None) -> None:
         """The topic's id as Kafka has just told it."""
@@ -134,12 +140,13 @@ class Partitions:
         return self._budget.exceeded
 
     def problems(self) -> dict[str, str]:
-        """The partitions that do not write, and why."""
-        return {
-            f"{writer.partition.topic}/{writer.partition.partition}": writer.problem or writer.state.value
-            for writer in list(self._writers.values())
-            if not writer.writes
-        }
+        """The partitions that do not write, or can't read on, and why."""
+        found = {}
+        for writer in list(self._writers.values()):
+            problem = writer.transaction.problem if writer.writes else writer.problem or writer.state.value
+            if problem is not None:
+                found[f"{writer.partition.topic}/{writer.partition.partition}"] = problem
+        return found
 
     def _on_budget_changed(self) -> None:
         for writer in self._writers.values():

@@ -1,4 +1,4 @@
-"""Notices that nothing comes although a partition's log goes on.
+"""Notices that nothing comes although a partition's log goes on, as far as it is given to a reader: to the last stable offset.
 
 The last chunk before a pause may have been dropped on its way through Faust, and no later one is there to show it.
 """
@@ -12,7 +12,7 @@ never delivered."""
 
 
 class StallGuard:
-    """Told of one partition's log end every few seconds."""
+    """Told of one partition's last stable offset every few seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -21,10 +21,10 @@ class StallGuard:
         self._seconds = STALL_SECONDS
         self._read_again_at: int | None = None
 
-    def is_stalled(self, expected_offset: int | None, log_end_offset: int) -> bool:
+    def is_stalled(self, expected_offset: int | None, last_stable_offset: int) -> bool:
         """Whether the partition should be read again: nothing has come at this offset for long enough. None: nothing may come."""
         now = self._monotonic()
-        if expected_offset is None or log_end_offset <= expected_offset:
+        if expected_offset is None or last_stable_offset <= expected_offset:
             self._waits_for = None
         elif expected_offset != self._waits_for:
             self._waits_for, self._waits_since = expected_offset, now

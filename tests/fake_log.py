@@ -8,6 +8,7 @@ from login_records import chunk, record
 
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
+from stream_app.open_transaction import LogEnd
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
 
@@ -20,6 +21,8 @@ class FakeLog:
 
     records: list[Record] = field(default_factory=list)
     log_start: int = 0
+    open_from: int | None = None
+    """First offset of a transaction that is open: nothing is given out from there on."""
     id: str | None = "the first"
     paused: bool = True
     _next_offset: int | None = None
@@ -39,11 +42,16 @@ class FakeLog:
     def log_end(self) -> int:
         return self.records[-1].offset + 1 if self.records else self.log_start
 
+    @property
+    def end(self) -> LogEnd:
+        return LogEnd(self.log_end, self.log_end if self.open_from is None else self.open_from)
+
     def fetch(self, count: int) -> Chunk[KafkaRecord] | None:
         """The next chunk: None when paused or at the end."""
         if self.paused or self._next_offset is None:
             return None
-        found = [r for r in self.records if r.offset >= max(self._next_offset, self.log_start)][:count]
+        readable = range(max(self._next_offset, self.log_start), self.end.last_stable_offset)
+        found = [r for r in self.records if r.offset in readable][:count]
         if not found:
             return None
         self._next_offset = found[-1].offset + 1

@@ -73,7 +73,7 @@ class Scene:
             assert asyncio.get_running_loop().time() < deadline, "it never drained"
             if not self.log.deliver(writer, chunk):
                 await asyncio.sleep(0.5)
-                writer.saw_log_end(self.log.log_end)
+                writer.saw_log_end(self.log.end)
             await asyncio.sleep(0)
 
     @property

@@ -61,6 +61,16 @@ class MonitorMetrics:
         )
         self.log_start_offset = gauge("partition_log_start_offset", "First offset that Kafka still has.", partition)
         self.log_end_offset = gauge("partition_log_end_offset", "Offset of the next record to come.", partition)
+        self.last_stable_offset = gauge(
+            "partition_last_stable_offset",
+            "Where what can be read of it ends: below the log's end while a transaction is open.",
+            partition,
+        )
+        self.open_transaction_seconds = gauge(
+            "partition_open_transaction_seconds",
+            "For how long the oldest open transaction has been seen open; 0 when there is none.",
+            partition,
+        )
         self.next_offset = gauge("partition_next_offset", "Position in Postgres: the next offset to be written.", partition)
         self.lag_records = gauge("partition_lag_records", "Records in Kafka that are not in Postgres.", partition)
         self.lag_seconds = gauge(

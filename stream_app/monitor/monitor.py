@@ -1,14 +1,18 @@
 """The monitor's loop: look at Kafka and Postgres every few seconds, and show what the two say together.
 
 Promise: lag in records and seconds of every partition, also while no worker lives. It holds because it asks what cannot lie: the
-position in Postgres, the log's ends in Kafka, and the record at the position for the time when it was sent. While one of the two is
-away, what it said last stands: without Postgres no position moves, and without Kafka the oldest record that waits grows older. It
-can't tell whether that one is away from all or from the monitor alone, so the rules then prefer what the workers say.
+position in Postgres, the log's ends in Kafka, and the record at the position for the time when it was sent. An open transaction
+hides what lies behind it from whoever reads, not from this: then it is the transaction's first record whose time counts.
+
+While one of the two is away, what it said last stands: without Postgres no position moves, and without Kafka the oldest record that
+waits grows older. It can't tell whether that one is away from all or from the monitor alone, so the rules then prefer what the
+workers say.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from threading import Event
+from typing import TypeAlias
 
 import structlog
 
@@ -17,9 +21,14 @@ from pipeline.operations import Health
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
-from stream_app.monitor.topic_log import Times, TopicLog
+from stream_app.monitor.topic_log import LogRange, Times, TopicLog
+from stream_app.open_transaction import TransactionWatch
+from stream_app.transaction_producers import transaction_producers
 
 log = structlog.get_logger(__name__)
+
+_Oldest: TypeAlias = dict[int, tuple[int, Times]]
+"""By partition: the offset that was looked at, and the times of the record there."""
 
 LOOK_SECONDS = 5.0
 TABLES_LOOK_SECONDS = 30.0
@@ -40,6 +49,7 @@ class Monitor:
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._settings = settings
         self._topic = settings.kafka_topic
         self._metrics = metrics
         self._log = topic_log
@@ -49,9 +59,11 @@ class Monitor:
         self._looked_at = monotonic()
         self._tables_due_at = monotonic()
         self._away: dict[str, str] = {}
-        self._ranges: dict[int, tuple[int, int]] = {}
+        self._ranges: dict[int, LogRange] = {}
+        self._transactions: dict[int, TransactionWatch] = {}
         self._positions: dict[int, int] = {}
-        self._oldest: dict[int, tuple[int, Times]] = {}  # by partition: the offset that was looked at, and its record's times
+        self._oldest: _Oldest = {}
+        self._oldest_hidden: _Oldest = {}
         metrics.freshness_objective_seconds.set(settings.freshness_objective_seconds)
         metrics.freshness_objective_ratio.set(settings.freshness_objective_ratio)
 
@@ -76,9 +88,12 @@ class Monitor:
         return Health(silent < STUCK_SECONDS, {"silent_seconds": round(silent, 1)})
 
     def readyz(self) -> Health:
-        """503 while one of the two is away: it is named."""
+        """503 while one of the two is away: it is named. So is a transaction that stays open, which is not waited for."""
         away = dict(self._away)
-        return Health(not away, {"waiting_for": away} if away else {})
+        problems = {f"{self._topic}/{partition}": watch.problem for partition, watch in list(self._transactions.items())}
+        open_transactions = {place: problem for place, problem in problems.items() if problem is not None}
+        details = {"waiting_for": away, "open_transactions": open_transactions}
+        return Health(not away, {name: found for name, found in details.items() if found})
 
     def _ask(self, dependency: str, ask: Callable[[], None]) -> None:
         try:
@@ -109,28 +124,62 @@ class Monitor:
         self._ranges = self._log.ranges()
         if self._ranges:
             self._metrics.topic_retention.set(self._log.retention_seconds())
-        waiting = {
-            partition: self._position(partition) for partition, (_, end) in self._ranges.items() if self._position(partition) < end
+        self._look_for_transactions()
+        positions = {partition: self._position(partition) for partition in self._ranges}
+        readable = {
+            partition: position
+            for partition, position in positions.items()
+            if position < self._ranges[partition].end.last_stable_offset
         }
-        known = {partition: seen for partition, seen in self._oldest.items() if waiting.get(partition) == seen[0]}
-        unknown = {partition: offset for partition, offset in waiting.items() if partition not in known}
-        found = self._log.times(unknown) if unknown else {}
-        self._oldest = known | {partition: (unknown[partition], times) for partition, times in found.items()}
+        self._oldest = _found(self._oldest, readable, self._log.times)
+        hidden = {
+            partition: max(position, self._ranges[partition].end.last_stable_offset)
+            for partition, position in positions.items()
+            if partition not in self._oldest and self._ranges[partition].end.transaction_is_open
+        }
+        self._oldest_hidden = _found(self._oldest_hidden, hidden, self._log.times_in_transaction)
+
+    def _look_for_transactions(self) -> None:
+        gone = self._transactions.keys() - self._ranges.keys()
+        for partition in gone:
+            del self._transactions[partition]
+            self._metrics.open_transaction_seconds.labels(self._topic, str(partition)).set(0)
+        unnamed: dict[int, int] = {}
+        for partition, found in self._ranges.items():
+            if partition not in self._transactions:
+                self._transactions[partition] = TransactionWatch(self._topic, partition, self._monotonic)
+            watch = self._transactions[partition]
+            watch.saw(found.end)
+            if watch.unnamed_at is not None:
+                unnamed[partition] = watch.unnamed_at
+        if unnamed:
+            for partition, producer in transaction_producers(self._settings, unnamed).items():
+                self._transactions[partition].name(producer)
 
     def _position(self, partition: int) -> int:
         """Where the records begin that are not in Postgres: what retention removed is no lag, it is lost."""
-        start, _ = self._ranges[partition]
+        start = self._ranges[partition].start
         return max(start, self._positions.get(partition, start))
 
     def _show(self) -> None:
         metrics, now = self._metrics, self._wall_clock()
         for partition, (start, end) in self._ranges.items():
             where = (self._topic, str(partition))
-            waits = partition in self._oldest and self._oldest[partition][0] >= self._position(partition)
+            offset, times = self._oldest.get(partition) or self._oldest_hidden.get(partition) or (-1, Times(now, now))
+            waits = offset >= self._position(partition)
             metrics.log_start_offset.labels(*where).set(start)
-            metrics.log_end_offset.labels(*where).set(end)
+            metrics.log_end_offset.labels(*where).set(end.log_end_offset)
+            metrics.last_stable_offset.labels(*where).set(end.last_stable_offset)
+            metrics.open_transaction_seconds.labels(*where).set(self._transactions[partition].seconds)
             metrics.next_offset.labels(*where).set(self._positions.get(partition, start))
-            metrics.lag_records.labels(*where).set(max(0, end - self._position(partition)) if waits else 0)
-            times = self._oldest[partition][1] if waits else Times(now, now)
-            metrics.lag_seconds.labels(*where).set(max(0.0, now - times.sent_at))
-            metrics.kept_seconds.labels(*where).set(max(0.0, now - times.kept_since))
+            metrics.lag_records.labels(*where).set(max(0, end.log_end_offset - self._position(partition)) if waits else 0)
+            metrics.lag_seconds.labels(*where).set(max(0.0, now - times.sent_at) if waits else 0)
+            metrics.kept_seconds.labels(*where).set(max(0.0, now - times.kept_since) if waits else 0)
+
+
+def _found(known: _Oldest, wanted: Mapping[int, int], ask: Callable[[Mapping[int, int]], Mapping[int, Times]]) -> _Oldest:
+    """The oldest records at or after the wanted offsets: as they are known, or as Kafka tells."""
+    still = {partition: seen for partition, seen in known.items() if wanted.get(partition) == seen[0]}
+    unknown = {partition: offset for partition, offset in wanted.items() if partition not in still}
+    found = ask(unknown) if unknown else {}
+    return still | {partition: (unknown[partition], times) for partition, times in found.items()}

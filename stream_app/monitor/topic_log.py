@@ -4,12 +4,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined] # not in its __all__
 
 from pipeline.contract import HEADER_SENT_AT
 from pipeline.errors import RetryableError
 from pipeline.settings import KafkaSettings
+from stream_app.open_transaction import LogEnd
 
 REQUEST_SECONDS = 5.0
 _SENT_AT_DIGITS_MAX = 15
@@ -21,6 +22,14 @@ class Times(NamedTuple):
     sent_at: float
     kept_since: float
     """Its timestamp in Kafka, by which retention removes it: later by what it waited in SQS, be it days."""
+
+
+class LogRange(NamedTuple):
+    """Of a partition's log."""
+
+    start: int
+    """First offset that Kafka still has."""
+    end: LogEnd
 
 
 class TopicLog:
@@ -38,14 +47,15 @@ class TopicLog:
             "reconnect.backoff.max.ms": 1_000,
         }
         self._admin = AdminClient(self._common)
-        self._consumer = self._new_consumer()
+        self._consumer = self._new_consumer("read_committed")
 
-    def _new_consumer(self) -> Consumer:
+    def _new_consumer(self, isolation_level: str) -> Consumer:
         return Consumer(
             {
                 **self._common,
                 "group.id": f"{self._topic}-monitor",  # librdkafka wants one; it is never joined and nothing is committed
                 "enable.auto.commit": False,
+                "isolation.level": isolation_level,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.message.max.bytes": 16_384,  # one record is wanted; Kafka sends the batch that it is in
@@ -53,15 +63,20 @@ class TopicLog:
             }
         )
 
-    def ranges(self) -> dict[int, tuple[int, int]]:
-        """First offset and end of each partition's log; empty while there is no such topic."""
+    def ranges(self) -> dict[int, LogRange]:
+        """First offset and ends of each partition's log; empty while there is no such topic."""
         topic = self._asked(lambda: self._admin.list_topics(self._topic, timeout=REQUEST_SECONDS)).topics[self._topic]
         partitions = [TopicPartition(self._topic, partition) for partition in topic.partitions]
         if topic.error is not None or not partitions:
             return {}
         starts = self._offsets(partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call] # confluent-kafka says nothing
         ends = self._offsets(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        return {partition: (starts[partition], ends[partition]) for partition in starts}
+        # Asked for last: one that is below the log's end of before is so now, and no record that came in between makes it so.
+        stable_ends = self._offsets(partitions, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+        return {
+            partition: LogRange(start, LogEnd(max(ends[partition], stable_ends[partition]), stable_ends[partition]))
+            for partition, start in starts.items()
+        }
 
     def retention_seconds(self) -> float:
         """How long the topic keeps a record; 0: for ever."""
@@ -71,25 +86,33 @@ class TopicLog:
         return max(0.0, milliseconds / 1_000)
 
     def times(self, offsets: Mapping[int, int]) -> dict[int, Times]:
-        """Those of the first record at or after each partition's offset.
+        """Those of the first record that can be read at or after each partition's offset.
 
         A partition is missing where none is: offsets that Kafka has may all be control records, which are no records to anybody.
         """
         try:
-            return self._first_times(offsets)
+            return self._first_times(self._consumer, offsets)
         except RetryableError:
             self._consumer.close()
-            self._consumer = self._new_consumer()
+            self._consumer = self._new_consumer("read_committed")
             raise
 
-    def _first_times(self, offsets: Mapping[int, int]) -> dict[int, Times]:
+    def times_in_transaction(self, offsets: Mapping[int, int]) -> dict[int, Times]:
+        """Likewise, of records that nobody can read yet: those of a transaction that is open."""
+        consumer = self._new_consumer("read_uncommitted")  # at most once a look
+        try:
+            return self._first_times(consumer, offsets)
+        finally:
+            consumer.close()
+
+    def _first_times(self, consumer: Consumer, offsets: Mapping[int, int]) -> dict[int, Times]:
         found: dict[int, Times] = {}
         waiting = set(offsets)
         deadline = time.monotonic() + REQUEST_SECONDS
-        self._consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()])
+        consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()])
         try:
             while waiting:
-                message = self._consumer.poll(max(0.0, deadline - time.monotonic()))
+                message = consumer.poll(max(0.0, deadline - time.monotonic()))
                 if message is None:
                     raise RetryableError("Kafka did not deliver a record")
                 partition, error = message.partition(), message.error()
@@ -99,19 +122,23 @@ class TopicLog:
                     waiting.discard(partition)
                     if error is None:
                         found[partition] = _times(message)
-                    self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+                    consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         except KafkaException as error:
             raise _retryable(error) from error
         finally:
-            self._consumer.unassign()
+            consumer.unassign()
         return found
 
     def close(self) -> None:
         """Let go of the connections."""
         self._consumer.close()
 
-    def _offsets(self, partitions: list[TopicPartition], spec: OffsetSpec) -> dict[int, int]:
-        futures = self._admin.list_offsets(dict.fromkeys(partitions, spec), request_timeout=REQUEST_SECONDS)
+    def _offsets(
+        self, partitions: list[TopicPartition], spec: OffsetSpec, isolation_level: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
+    ) -> dict[int, int]:
+        futures = self._admin.list_offsets(
+            dict.fromkeys(partitions, spec), isolation_level=isolation_level, request_timeout=REQUEST_SECONDS
+        )
         return {
             partition.partition: self._asked(lambda future=future: future.result(REQUEST_SECONDS)).offset
             for partition, future in futures.items()

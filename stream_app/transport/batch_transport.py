@@ -19,8 +19,8 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``close``: Faust would close aiokafka's client from the wrong event loop when a rebalance meets a stop.
 - ``_fetch_records`` and seeking, in the consumer's thread: each chunk carries the number of the seek that it follows and its place
   in the order of fetching, taken where both happen on one thread. So a chunk that Faust drops on its way is noticed.
-- questions about the log's ends go through a second aiokafka consumer: on the first one's connection they would wait behind its
-  long-polling fetch, 1.5 seconds each. For the same reason that wait is short (Faust has it fixed), and a partition is paused in
+- questions about the log's ends go through other aiokafka consumers (``log_reader.py``): on the first one's connection they would
+  wait behind its long-polling fetch. For the same reason that wait is short (Faust has it fixed), and a partition is paused in
   aiokafka until it is claimed: else its fetches begin at the committed offset and are thrown away.
 - ``_metadata_update`` of its client is given a pause by ``metadata_pace.py``.
 - the topic's id is asked for beside the logs' ends: aiokafka knows topics by name only, and goes on with one that was made anew.
@@ -29,7 +29,7 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
@@ -46,7 +46,9 @@ from pipeline.kafka_topic import TopicId
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Partition
+from stream_app.transaction_producers import transaction_producers
 from stream_app.transport.fetched_records import PackedRecords, fetch_whole
+from stream_app.transport.log_reader import LogReader
 from stream_app.transport.metadata_pace import pace_metadata
 
 if TYPE_CHECKING:
@@ -89,9 +91,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         """Connect what is asked about the topic and its log."""
         self._topic_id = TopicId(cast("StreamApp", self.app).settings)
-        self._log_reader = self._create_worker_consumer(cast("driver.Transport", self.transport))
-        self._log_reader._group_id = None  # noqa: SLF001 - before start() it is only a setting: this one joins no group
-        await self._log_reader.start()
+        self.log_reader = LogReader(lambda: self._create_worker_consumer(cast("driver.Transport", self.transport)))
+        await self.log_reader.start()
         await super().on_start()
         fetch_whole(self._ensure_consumer()._fetcher)  # noqa: SLF001 - nothing is assigned yet, so nothing was fetched
 
@@ -105,7 +106,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         finally:
             with suppress(TimeoutError):
                 async with asyncio.timeout(THREAD_STOP_SECONDS):
-                    await self._log_reader.stop()
+                    await self.log_reader.stop()
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -166,16 +167,6 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     async def topic_id(self) -> str | None:
         """Kafka's id of the topic. Raises :class:`RetryableError`."""
         return await asyncio.to_thread(self._topic_id.read)
-
-    async def log_range(self, partition: TopicPartition) -> tuple[int, int]:
-        """First offset and end of the partition's log."""
-        starts = await self._log_reader.beginning_offsets([partition])
-        ends = await self.log_ends([partition])
-        return starts[partition], ends[partition]
-
-    async def log_ends(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """The ends of these partitions' logs."""
-        return cast("Mapping[TopicPartition, int]", await self._log_reader.end_offsets(list(partitions)))
 
     async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit offsets of partitions that are still assigned."""
@@ -290,7 +281,7 @@ class BatchConsumer(driver.Consumer):
 
     async def log_range(self, partition: Partition) -> tuple[int, int]:
         """See :class:`stream_app.partition_ports.Log`."""
-        return cast("tuple[int, int]", await self._ask(self._thread.log_range, _kafka(partition)))
+        return cast("tuple[int, int]", await self._ask(self._thread.log_reader.log_range, _kafka(partition)))
 
     async def seek_to(self, partition: Partition, offset: int) -> int:
         """See :class:`stream_app.partition_ports.Log`."""
@@ -346,13 +337,23 @@ class BatchConsumer(driver.Consumer):
             self.app.health.consumer_moves()
             try:
                 topic_id = await self._ask(self._thread.topic_id)
-                ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in partitions])
+                ends = await self._ask(self._thread.log_reader.log_ends, [_kafka(partition) for partition in partitions])
             except RetryableError as error:
                 self.app.health.did_not_answer("kafka", error)
                 continue  # the gauges keep what they knew
             self.app.health.answered("kafka")
             self.app.partitions.saw_topic(topic_id)
             self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
+            await self._name_transactions()
+
+    async def _name_transactions(self) -> None:
+        """Have each transaction that has been open for long named, once."""
+        unnamed = self.app.partitions.unnamed_transactions()
+        if unnamed:
+            offsets = {partition.partition: offset for partition, offset, _ in unnamed}
+            producers = await asyncio.to_thread(transaction_producers, self.app.settings, offsets)
+            for partition, _, watch in unnamed:
+                watch.name(producers[partition.partition])
 
     async def _check_errors(self) -> None:
         try:

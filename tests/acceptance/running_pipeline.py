@@ -55,15 +55,17 @@ class RunningPipeline(PipelineProcesses):
     def count(self, table: str) -> int:
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - the test's own table name
 
-    def produce(self, records: Iterable[tuple[bytes | None, bytes | None, dict[str, bytes]]], compression: str = "lz4") -> int:
-        """Put records (key, value, headers) on the topic, without the bridge."""
+    def produce(
+        self, records: Iterable[tuple[bytes | None, bytes | None, dict[str, bytes]]], compression: str = "lz4", partition: int = -1
+    ) -> int:
+        """Put records (key, value, headers) on the topic, without the bridge; by key, or all to one partition."""
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "compression.type": compression, "linger.ms": 5,
                              "message.max.bytes": 2_000_000})  # fmt: skip
         number = 0
         for key, value, headers in records:
             while True:
                 try:
-                    producer.produce(self.topic, value, key, headers=list(headers.items()))
+                    producer.produce(self.topic, value, key, partition, headers=list(headers.items()))
                     break
                 except BufferError:
                     producer.poll(0.1)
@@ -72,8 +74,10 @@ class RunningPipeline(PipelineProcesses):
         return number
 
     def log_ends(self) -> dict[int, int]:
-        """The end of each partition's log."""
-        consumer = Consumer({"bootstrap.servers": self.bootstrap_servers, "group.id": "log-ends"})
+        """The end of each partition's log, open transactions or not."""
+        consumer = Consumer(
+            {"bootstrap.servers": self.bootstrap_servers, "group.id": "log-ends", "isolation.level": "read_uncommitted"}
+        )
         try:
             partitions = (
                 AdminClient({"bootstrap.servers": self.bootstrap_servers})

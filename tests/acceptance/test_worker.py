@@ -10,6 +10,7 @@ from signal import Signals
 
 import pytest
 from acceptance.running_pipeline import RunningPipeline, fields_in_log, wait_until
+from confluent_kafka import Producer
 from record_batches import produce_packed, with_a_strange_header
 
 from dev_servers.kafka import Kafka
@@ -243,6 +244,38 @@ def test_a_record_that_cannot_be_unpacked_stops_its_partition_and_neither_the_wo
     pipeline.run("positions", "reset", "--topic", pipeline.topic, "--partition", "0", "--to", str(at + 1), "--yes")
     pipeline.wait_drained()
     pipeline.assert_each_once(message_id(number) for number in range(200))
+    assert pipeline.stop_worker() == 0
+
+
+def test_what_an_open_transaction_hides_is_lag_and_becomes_rows_when_it_ends(pipeline: RunningPipeline) -> None:
+    def shown(gauge: str) -> float:
+        return pipeline.metric("worker", f"stream_partition_{gauge}", partition="0", topic=pipeline.topic)
+
+    pipeline.start_worker()
+    pipeline.wait_ready("worker")
+    pipeline.produce(logins(range(100)), partition=0)
+    pipeline.wait_drained()
+    other = Producer(
+        {"bootstrap.servers": pipeline.bootstrap_servers, "transactional.id": pipeline.topic, "transaction.timeout.ms": 300_000}
+    )
+    other.init_transactions(30)
+    other.begin_transaction()
+    other.produce(pipeline.topic, b"taken back", partition=0)
+    assert other.flush(30) == 0
+    pipeline.produce(logins(range(100, 800)), partition=0)
+    wait_until(lambda: shown("lag_records") == 701, "all that is behind it counts")
+    wait_until(lambda: shown("open_transaction_seconds") > 0, "it is seen open at two looks")
+    assert (shown("last_stable_offset"), shown("log_end_offset"), shown("next_offset")) == (100, 801, 100)
+    assert shown("lag_seconds") > 0
+    assert pipeline.count("user_logins") == 100
+    other.abort_transaction(30)
+    wait_until(lambda: pipeline.count("user_logins") == 800, "what was behind it is written")
+    wait_until(lambda: shown("open_transaction_seconds") == 0, "none is open")
+    pipeline.produce(logins(range(800, 801)), partition=0)  # behind the control record of its end, which nobody is given
+    pipeline.wait_drained()
+    wait_until(lambda: shown("lag_records") == 0, "nothing waits")
+    pipeline.assert_each_once(message_id(number) for number in range(801))
+    assert "partition_read_again" not in pipeline.log("worker")
     assert pipeline.stop_worker() == 0
 
 

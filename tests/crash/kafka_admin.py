@@ -70,8 +70,9 @@ class KafkaAdmin:
         self._admin.alter_consumer_group_offsets([request])[self.group].result(SECONDS)
 
     def log_ranges(self) -> Mapping[int, tuple[int, int]]:
-        """First offset and end of each partition's log."""
-        with closing(Consumer({"bootstrap.servers": self._bootstrap_servers, "group.id": "none"})) as consumer:
+        """First offset and end of each partition's log, open transactions or not."""
+        settings = {"bootstrap.servers": self._bootstrap_servers, "group.id": "none", "isolation.level": "read_uncommitted"}
+        with closing(Consumer(settings)) as consumer:
             partitions = consumer.list_topics(self.topic, timeout=SECONDS).topics[self.topic].partitions
             return {p: consumer.get_watermark_offsets(TopicPartition(self.topic, p), timeout=SECONDS) for p in partitions}
 

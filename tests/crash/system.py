@@ -345,8 +345,13 @@ class System:
         self.wait(f"{number} more messages come to their end", lambda: self.finished() >= wanted)
 
     def log_ends(self) -> dict[int, int]:
-        """The end of each partition's log; empty while there is no topic."""
-        with closing(Consumer({"bootstrap.servers": self.servers.kafka.bootstrap_servers, "group.id": "none"})) as consumer:
+        """The end of each partition's log, open transactions or not; empty while there is no topic."""
+        settings = {
+            "bootstrap.servers": self.servers.kafka.bootstrap_servers,
+            "group.id": "none",
+            "isolation.level": "read_uncommitted",
+        }
+        with closing(Consumer(settings)) as consumer:
             partitions = consumer.list_topics(self.name, timeout=10).topics[self.name].partitions
             return {p: consumer.get_watermark_offsets(TopicPartition(self.name, p), timeout=10)[1] for p in partitions}
 

@@ -88,6 +88,12 @@ class TopicProducer:
         else:
             self._producer.commit_transaction(ANSWER_SECONDS)
 
+    def leave_transaction_open(self, messages: Sequence[Message], partition: int) -> None:
+        """Write records of a transaction that ends neither way: nobody has sent them. The producer is then as if it had died."""
+        self._producer.init_transactions(ANSWER_SECONDS)
+        self._producer.begin_transaction()
+        self.send_as([(self.new_id(), message) for message in messages], partition=partition, noted=False)
+
     def _note(self, messages: Sequence[tuple[str, Message]], sent_at_ms: int) -> None:
         noted = [(message_id, message, number, None) for number, (message_id, message) in enumerate(messages)]
         self._system.ledger.add(noted, SOURCE, sent_at_ms / 1_000, (sent_at_ms + 0.5) / 1_000)

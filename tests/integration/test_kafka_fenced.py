@@ -29,7 +29,8 @@ from dev_servers.ports import free_port
 from pipeline.errors import RetryableError
 from pipeline.kafka_topic import TopicId
 from pipeline.settings import KafkaSettings, load
-from stream_app.monitor.topic_log import TopicLog
+from stream_app.monitor.topic_log import LogRange, TopicLog
+from stream_app.open_transaction import LogEnd
 
 RENEWALS = 20
 
@@ -128,12 +129,12 @@ def test_the_monitor_sees_the_topic_again(proxy: MetadataProxy, topic: Topic) ->
     outcomes = Outcomes(topic.bootstrap_servers, topic.name)
     outcomes.produce(1)
     wait_for(outcomes.poll, "a record is there")
-    (partition,) = [partition for partition, (_, end) in looking.ranges().items() if end]
+    (partition,) = [partition for partition, (_, end) in looking.ranges().items() if end.log_end_offset]
     assert list(looking.times({partition: 0})) == [partition]
     deafen(proxy, lambda: reaches(looking._admin))
     with pytest.raises(RetryableError):
         looking.ranges()
-    assert looking.ranges()[partition] == (0, 1)
+    assert looking.ranges()[partition] == LogRange(0, LogEnd(1, 1))
     deafen(proxy, lambda: reaches(looking._consumer))
     with pytest.raises(RetryableError):
         looking.times({partition: 0})

@@ -11,11 +11,13 @@ from typing import Any
 
 import psycopg2
 import pytest
+from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from pydantic import SecretStr
 from signal_masks import threads_that_take
+from structlog.testing import capture_logs
 
 from dev_servers.kafka import Kafka
 from dev_servers.pipeline_processes import PipelineProcesses
@@ -35,6 +37,7 @@ class Scene:
 
     def __init__(self, kafka: Kafka, dsn: str, topic: str) -> None:
         self.bootstrap_servers, self.dsn, self.topic = kafka.bootstrap_servers, dsn, topic
+        self.log_directory = kafka.directory / "data"
         self.settings = load(
             MonitorSettings,
             kafka_bootstrap_servers=kafka.bootstrap_servers,
@@ -77,6 +80,23 @@ class Scene:
         if transactions:
             producer.commit_transaction(30)
         assert producer.flush(30) == 0
+
+    def begin_transaction(self, records: int) -> Producer:
+        """One that stays open in the first partition; its producer."""
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "transactional.id": f"{self.topic}-open"})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for _ in range(records):
+            producer.produce(self.topic, b"{}", partition=0)
+        assert producer.flush(30) == 0
+        return producer
+
+    def producer_id_at(self, offset: int) -> int:
+        """As the first partition's record batch there has it, in Kafka's own file."""
+        batches = MemoryRecords((self.log_directory / f"{self.topic}-0" / "00000000000000000000.log").read_bytes())
+        while (batch := batches.next_batch()).base_offset != offset:
+            pass
+        return int(batch.producer_id)
 
     def position(self, next_offset: int, partition: int = 0) -> None:
         self.run(
@@ -175,6 +195,57 @@ def test_what_is_no_record_does_not_wait(scene: Scene) -> None:
     while scene.shown("log_end_offset") < 4:  # the broker writes it after it has answered; the test's time limit is the bound
         scene.look()
     assert (scene.shown("lag_records"), scene.shown("lag_seconds")) == (0, 0)
+
+
+def test_what_an_open_transaction_hides_waits_and_the_transaction_is_named(scene: Scene) -> None:
+    scene.produce(100)
+    scene.position(100)
+    other = scene.begin_transaction(records=1)
+    scene.produce(700, sent_ago=50)
+    with capture_logs() as events:
+        scene.look()
+        assert (scene.shown("lag_records"), scene.shown("open_transaction_seconds")) == (701, 0)
+        assert (scene.shown("last_stable_offset"), scene.shown("log_end_offset")) == (100, 801)
+        scene.clock_ahead = HOUR
+        scene.look()
+        scene.look()
+    assert scene.shown("open_transaction_seconds") == pytest.approx(HOUR, abs=10)
+    assert scene.shown("lag_seconds") == pytest.approx(HOUR, abs=15)
+    assert scene.shown("kept_seconds") == pytest.approx(HOUR, abs=15), "retention removes it all the same"
+    assert (scene.shown("lag_records", 1), scene.shown("open_transaction_seconds", 1)) == (0, 0)
+    (event,) = (event for event in events if event["event"] == "transaction_open")
+    assert (event["partition"], event["last_stable_offset"], event["log_end_offset"]) == (0, 100, 801)
+    assert event["producer_id"] == scene.producer_id_at(100)
+    readyz = scene.monitor.readyz()
+    assert readyz.ok, "the monitor does not wait for it"
+    assert list(readyz.details["open_transactions"]) == [f"{scene.topic}/0"]
+    other.abort_transaction(30)
+    while scene.shown("last_stable_offset") <= 100:  # the broker writes the end after it has answered
+        scene.look()
+    assert (scene.shown("open_transaction_seconds"), scene.monitor.readyz().details) == (0, {})
+    assert scene.shown("lag_seconds") == pytest.approx(50 + HOUR, abs=15), "now by the record behind it"
+    scene.position(801)
+    scene.look()
+    assert (scene.shown("lag_records"), scene.shown("lag_seconds")) == (0, 0)
+
+
+def test_a_transaction_with_nothing_behind_it_waits_like_any_record_until_it_is_taken_back(scene: Scene) -> None:
+    other = scene.begin_transaction(records=3)
+    scene.look()
+    assert scene.shown("lag_records") == 3
+    other.abort_transaction(30)
+    while scene.shown("last_stable_offset") < 4:
+        scene.look()
+    assert (scene.shown("lag_records"), scene.shown("lag_seconds"), scene.shown("kept_seconds")) == (0, 0, 0)
+
+
+def test_what_is_in_front_of_an_open_transaction_tells_its_own_time(scene: Scene) -> None:
+    scene.produce(3, sent_ago=100)
+    other = scene.begin_transaction(records=1)
+    scene.look()
+    assert scene.shown("lag_records") == 4
+    assert scene.shown("lag_seconds") == pytest.approx(100, abs=10)
+    other.abort_transaction(30)
 
 
 def test_what_retention_removed_is_no_lag(scene: Scene, kafka: Kafka) -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 import pytest
+from partition_gauges import partition_gauges
 
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from stream_app import commands
 from stream_app.commands.command import cli
 from stream_app.login_record import FIELDS
-from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.metrics import WorkerMetrics
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.reasons import Reason
@@ -52,8 +53,7 @@ def code(page: Path) -> str:
 
 def metrics() -> set[str]:
     worker = WorkerMetrics()
-    partition = PartitionGauges("logins", 0, 0, 0, None, 0, 0, stopped=False, paused=False)
-    worker.serve_partitions(lambda: [partition], lambda: 0.0)
+    worker.serve_partitions(lambda: [partition_gauges()], lambda: 0.0)
     worker.use_keys([("MASKING_KEYSET_FILE", 1, True)])
     return {
         name

@@ -14,10 +14,11 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import units
 from grafana_foundation_sdk.models.dashboard import Dashboard, VariableRefresh
 from grafana_types import type_faults
+from partition_gauges import partition_gauges
 from prometheus_client import CollectorRegistry
 
 from bridges.metrics import BridgeMetrics
-from stream_app.metrics import PartitionGauges, WorkerMetrics
+from stream_app.metrics import WorkerMetrics
 from stream_app.monitor.metrics import MonitorMetrics
 from tools.boards import __main__ as boards
 
@@ -46,6 +47,8 @@ OF_PROMETHEUS = {"up", "ALERTS"}
 NOT_SHOWN = {
     "bridge_last_acknowledged_timestamp_seconds": "for a look at /metrics: the rate of what is forwarded shows it over time",
     "stream_partition_log_end_offset": "the worker's own view; boards show the monitor's",
+    "stream_partition_last_stable_offset": "for a look at /metrics: boards show for how long a transaction has been open",
+    "monitor_partition_last_stable_offset": "likewise",
     "process_virtual_memory_bytes": "says nothing on Linux: resident memory is shown",
     "python_info": "the version of Python, for a look at /metrics",
     "python_gc_objects_collected_total": "for whoever hunts a leak, with the next two",
@@ -58,13 +61,15 @@ NOT_SHOWN = {
 def registries() -> list[CollectorRegistry]:
     """Every process's metrics, with one partition, a key and what the monitor learns from Postgres."""
     worker = WorkerMetrics()
-    worker.serve_partitions(lambda: [PartitionGauges("logins", 0, 1, 2, 1.0, 1, 1, stopped=False, paused=False)], lambda: 2.0)
+    worker.serve_partitions(lambda: [partition_gauges(next_offset=1, log_end_offset=2, oldest_unwritten_seconds=1.0)], lambda: 2.0)
     worker.use_keys([("MASKING_KEYSET_FILE", 1, True)])
     monitor = MonitorMetrics()
     monitor.reveals.by_field = {}
     for gauge in (
         monitor.log_start_offset,
         monitor.log_end_offset,
+        monitor.last_stable_offset,
+        monitor.open_transaction_seconds,
         monitor.next_offset,
         monitor.lag_records,
         monitor.lag_seconds,

@@ -160,7 +160,7 @@ def _kafka(board: Dashboard) -> None:
             Query(f"topic_partition:lag_records:max{{{PARTITION}}}", "partition {{partition}}"),
             unit="short",
             width=8,
-            description="Log end less position in Postgres.",
+            description="Log end less position in Postgres, what an open transaction hides included.",
         )
     )
     board.with_panel(
@@ -175,6 +175,16 @@ def _kafka(board: Dashboard) -> None:
             width=8,
             description="Age of the oldest record that is not in Postgres: as Kafka and Postgres say, and as the partition's "
             "worker sees it.",
+        )
+    )
+    board.with_panel(
+        graph(
+            "Is a transaction left open?",
+            Query(f"topic_partition:open_transaction_seconds:max{{{PARTITION}}}", "partition {{partition}}"),
+            unit="s",
+            width=8,
+            description="For how long one and the same transaction has been open in a partition: nothing behind it can be read "
+            "until it ends. A producer that writes in transactions shows a few seconds here, a crashed one a slope.",
         )
     )
     board.with_panel(

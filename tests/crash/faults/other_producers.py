@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,10 @@ HOT_RECORDS = 30_000
 OTHERS_SECONDS_MAX = 5.0
 """From sent to committed, 99 % of what is in other partitions: a window and a write take less than one second; the rest is for a
 machine on which others work."""
+LEFT_OPEN_SECONDS = 45
+"""The transaction's time: longer than it takes a worker to name one (30 s)."""
+ABORTED_WITHIN_SECONDS = 20
+"""Beyond that: the broker looks every 10 s, and a worker every 5 s."""
 YEAR_9999_MS = 253_402_300_799_000
 
 
@@ -98,6 +103,50 @@ def other_producers(system: System) -> Iterator[str]:
         lambda: sum(system.metric(worker, "stream_offsets_skipped_total") for worker in system.workers),
     )
     yield f"{len(CODECS)} codecs, {strange} records with strange headers, 4 transactions; {skipped:.0f} offsets of no record passed"
+
+
+@fault(
+    "transaction-left-open",
+    "What is behind a transaction that a dead producer left open waits, and is shown as lag, named, and no cause for a restart;"
+    " other partitions flow on. When the broker has aborted it, all that is behind it is written.",
+    recovery_seconds=20,
+    setup=Setup(messages_per_second=100),
+)
+def transaction_left_open(system: System) -> Iterator[str]:
+    """In one partition; the broker aborts it when the producer's time is over."""
+    partition = system.chance.randrange(len(system.log_ends()))
+    left_open = list(islice(messages(system.chance, 0.05), RECORDS_OF_EACH))
+    system.moment()
+
+    def shown(gauge: str) -> float:
+        """Of that partition, by the worker that has it."""
+        return sum(system.metric(worker, f"stream_partition_{gauge}", partition=str(partition)) for worker in system.workers)
+
+    def told(event: str) -> bool:
+        lines = [line for worker in system.workers for line in system.log(worker).splitlines()]
+        return any(f" {event} " in line and f" partition={partition} " in line for line in lines)
+
+    settings: dict[str, str | int] = {
+        "transactional.id": f"{system.name}-dead",
+        "transaction.timeout.ms": LEFT_OPEN_SECONDS * 1_000,
+    }
+    TopicProducer(system, settings).leave_transaction_open(left_open, partition)
+    system.prove("records wait behind it", lambda: shown("lag_records") > RECORDS_OF_EACH + 100, 30)
+    system.prove("the log names it", lambda: told("transaction_open"), LEFT_OPEN_SECONDS)
+    at = system.positions()[partition]
+    answers = [system.processes.readyz(worker) for worker in system.workers]
+    assert [status for status, says in answers if f"/{partition}" in says] == [HTTPStatus.SERVICE_UNAVAILABLE]
+    assert {system.processes.livez(worker)[0] for worker in system.workers} == {HTTPStatus.OK}
+    system.wait_flowing()  # in the other partitions
+    lag_records, lag_seconds = shown("lag_records"), shown("lag_seconds")
+    assert system.positions()[partition] == at
+    system.prove("the broker has aborted it", lambda: told("transaction_over"), LEFT_OPEN_SECONDS + ABORTED_WITHIN_SECONDS)
+    system.mended()
+    system.wait("its partition moves", lambda: system.positions()[partition] > at + RECORDS_OF_EACH)
+    system.wait_flowing(200)  # behind the control record of its end
+    yield f"{lag_records:,.0f} records, {len(left_open)} of them taken back, waited for {lag_seconds:.0f} s at least"
+    assert shown("open_transaction_seconds") == 0
+    assert not any("partition_read_again" in system.log(worker) for worker in system.workers)
 
 
 @fault(

@@ -70,6 +70,10 @@ class MadeUpThread:
     async def topic_id(self) -> str | None:
         return None
 
+    @property
+    def log_reader(self) -> "MadeUpThread":
+        return self
+
     async def log_range(self, _: Any) -> tuple[int, int]:
         return 0, RECORDS
 

@@ -2,11 +2,13 @@
 
 import asyncio
 
+import pytest
 import virtual_time
 from fake_log import FakeLog
 from login_records import chunk, logins
 from partition_scenes import PARTITION, Scene
 
+from stream_app.open_transaction import LogEnd
 from stream_app.partition_writer import POSITION_CHECK_SECONDS, State
 from stream_app.positions import Position
 
@@ -105,8 +107,48 @@ def test_a_log_that_ends_in_control_records_is_not_read_again_and_again() -> Non
             await it.drain(writer)
             for _ in range(120):
                 await asyncio.sleep(1)
-                writer.saw_log_end(6)
+                writer.saw_log_end(LogEnd(6, 6))
         assert it.count("claims_total") == 2
+
+    virtual_time.run(scene())
+
+
+def test_behind_an_open_transaction_lag_grows_and_nothing_is_read_again() -> None:
+    async def scene() -> None:
+        it = Scene(log=FakeLog(open_from=5))
+        it.log.append(*logins(6))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 5)
+            await it.until(lambda: it.position == 5)
+            for _ in range(120):
+                it.log.append(*logins(1))
+                await asyncio.sleep(5)
+                writer.saw_log_end(it.log.end)
+            gauges = writer.gauges()
+            assert gauges.log_end_offset == 126
+            assert gauges.last_stable_offset == gauges.next_offset == 5
+            assert gauges.oldest_unwritten_seconds == 2e9, "behind since it was first noticed"
+            assert gauges.open_transaction_seconds == pytest.approx(119 * 5)
+            assert it.count("claims_total") == 1, "nothing could have come"
+            it.log.open_from = None
+            await it.drain(writer)
+            assert writer.gauges().open_transaction_seconds == 0
+        assert sorted(it.store.offsets()) == list(range(126))
+        assert it.count("claims_total") == 1
+
+    virtual_time.run(scene())
+
+
+def test_a_position_behind_which_a_transaction_is_open_is_not_past_the_logs_end() -> None:
+    async def scene() -> None:
+        it = Scene(log=FakeLog(open_from=3))
+        it.log.append(*logins(8))
+        it.store.positions[PARTITION] = Position(6, 3)
+        async with it.opened() as writer:
+            assert writer.gauges().log_end_offset == 8
+            it.log.open_from = None
+            await it.drain(writer)
+        assert sorted(it.store.offsets()) == [6, 7]
 
     virtual_time.run(scene())
 

@@ -2,6 +2,8 @@ import asyncio
 from types import SimpleNamespace
 from typing import cast
 
+from partition_gauges import partition_gauges
+
 from pipeline.errors import RetryableError
 from stream_app.health import (
     ASSIGNMENT_MISSING_SECONDS,
@@ -34,6 +36,8 @@ class Scene:
         self.metrics = WorkerMetrics()
         self.position: int | None = 5
         self.log_end: int | None = 9
+        self.hidden = 0
+        """Records behind an open transaction at the log's end."""
         self.waiting = 3
         self.state = State.WRITING
         self.partitions = SimpleNamespace(
@@ -44,7 +48,16 @@ class Scene:
 
     def _gauges(self) -> list[PartitionGauges]:
         stopped = self.state is State.STOPPED
-        return [PartitionGauges("logins", 3, self.position, self.log_end, None, self.waiting, 10, stopped=stopped, paused=False)]
+        return [
+            partition_gauges(
+                partition=3,
+                next_offset=self.position,
+                log_end_offset=None if self.log_end is None else self.log_end + self.hidden,
+                last_stable_offset=self.log_end,
+                buffered_records=self.waiting,
+                stopped=stopped,
+            )
+        ]
 
     def _states(self) -> dict[Partition, State]:
         return {Partition("logins", 3): self.state}
@@ -140,6 +153,14 @@ def test_a_log_that_grows_and_of_which_nothing_comes_for_long_needs_a_restart() 
     scene.position = 10
     scene.health.look()
     assert scene.health.livez().ok
+
+
+def test_behind_an_open_transaction_nothing_can_come_and_a_restart_does_not_help() -> None:
+    scene = without_records()
+    scene.position = 10
+    for scene.hidden in range(1, 100):
+        scene.pass_time(PARTITION_STALLED_SECONDS / 10)
+        assert scene.health.livez().ok
 
 
 def test_control_records_at_the_logs_end_do_not_nor_a_record_that_comes_after_them() -> None:

@@ -3,10 +3,11 @@ from typing import get_args
 import psycopg2
 import pytest
 from login_records import batch_of, login, masker, records, sealer
+from partition_gauges import partition_gauges
 
 from pipeline.errors import FatalError, RetryableError
 from stream_app.batch import STEPS, BatchBuilder, Step
-from stream_app.metrics import DEPENDENCIES, PartitionGauges, WorkerMetrics
+from stream_app.metrics import DEPENDENCIES, WorkerMetrics
 from stream_app.postgres.errors import RETRY_CLASSES, TlsRefusedError
 from stream_app.postgres.pool import StatementResult
 from stream_app.reasons import Reason
@@ -73,7 +74,7 @@ def test_a_partition_that_is_not_claimed_shows_no_lag_rather_than_a_lag_of_0(
     next_offset: int | None, oldest_seconds: float | None, lag_seconds: float | None
 ) -> None:
     metrics = WorkerMetrics()
-    gauges = PartitionGauges("logins", 0, next_offset, 9, oldest_seconds, 0, 0, stopped=True, paused=False)
+    gauges = partition_gauges(next_offset=next_offset, log_end_offset=9, oldest_unwritten_seconds=oldest_seconds, stopped=True)
     metrics.serve_partitions(lambda: [gauges], lambda: 100.0)
     assert value(metrics, "stream_partition_lag_seconds", topic="logins", partition="0") == lag_seconds
 
