@@ -18,6 +18,7 @@ import psycopg2
 from pipeline.errors import PipelineError, RetryableError
 from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.errors import translate
+from stream_app.postgres.session_log import SessionLog
 from stream_app.postgres.settings import PostgresSettings
 
 StatementResult = Literal["ok", "retryable", "refused"]
@@ -51,6 +52,7 @@ class ConnectionPool:
         for _ in range(size):
             self._slots.put_nowait(None)
         self.connections_open = 0
+        self._sessions = SessionLog(role)
 
     async def fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Run one statement and return its first row.
@@ -107,6 +109,7 @@ class ConnectionPool:
     async def _connect(self) -> aiopg.Connection:
         connection = await connect_async(self._settings, role=self._role, application_name=self._application_name)
         self.connections_open += 1
+        self._sessions.opened(connection.raw)
         return connection
 
     async def _close(self, connection: aiopg.Connection) -> None:

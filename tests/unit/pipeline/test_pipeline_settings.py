@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import SettingsError
-from pipeline.settings import KafkaSettings, Settings, load, read_secret_file
+from pipeline.secret_files import read_secret_file
+from pipeline.settings import KafkaSettings, Settings, load
 
 
 class Secrets(Settings):
@@ -35,6 +36,7 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_file_is_read_without_its_newline(tmp_path: Path) -> None:
+    (tmp_path / "secret").touch(mode=0o600)
     (tmp_path / "secret").write_text(" word \n")
     secret = read_secret_file(tmp_path / "secret", "SOME_FILE")
     assert secret.get_secret_value() == " word "
