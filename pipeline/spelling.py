@@ -145,6 +145,8 @@ def _distance(name: _Name, setting: _Name, limit: int) -> int | None:
             if place > 1 and other_place > 1 and letter == second[other_place - 2] and first[place - 2] == other:
                 cost = min(cost, above[other_place - 2] + 1)
             row.append(cost)
+        if min(row) > limit:
+            return None
     return row[-1] if row[-1] <= limit else None
 
 

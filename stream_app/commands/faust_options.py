@@ -16,8 +16,6 @@ from faust.cli.base import DEFAULT_LOOP, cli
 
 _DEFAULTS: dict[str, Any] = {"workdir": None, "datadir": None, "debug": False}
 
-_LOOP_VARIABLES = ("FAUST_LOOP", "F_LOOP")
-
 
 def shut_out_environment() -> None:
     """Let Faust's group callback see only what the command line says."""
@@ -32,9 +30,10 @@ class _WithoutEnvironment:
     def __call__(self, *args: Any, **options: Any) -> Any:
         ctx = click.get_current_context()
         options |= {name: default for name, default in _DEFAULTS.items() if _not_given(ctx, name)}
-        for variable in _LOOP_VARIABLES if _not_given(ctx, "loop") else ():
-            if os.environ.get(variable, DEFAULT_LOOP) not in ("", DEFAULT_LOOP):
-                raise click.ClickException(f"{variable}: unset it; Faust took an event loop from there, and ours is asyncio's own")
+        if _not_given(ctx, "loop") and os.environ.get("FAUST_LOOP", DEFAULT_LOOP) != DEFAULT_LOOP:  # Faust sets it from F_LOOP
+            raise click.ClickException(
+                "FAUST_LOOP or F_LOOP: unset it; Faust took an event loop from there, and ours is asyncio's own"
+            )
         if self._prepare is not None:
             return self._prepare(*args, **options)
         return None

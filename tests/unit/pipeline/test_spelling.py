@@ -11,7 +11,19 @@ from pipeline.spelling import FOREIGN, OWN_PREFIXES, misspelt
 
 VALUE = "hunter2"
 
-SERVICES = ("KAFKA", "POSTGRES", "WEB", "BRIDGE", "MONITOR", "BRIDGE_WEB", "MONITOR_WEB", "KAFKA_TOPIC", "WORKER", "SQS_QUEUE", "MASKING")
+SERVICES = (
+    "KAFKA",
+    "POSTGRES",
+    "WEB",
+    "BRIDGE",
+    "MONITOR",
+    "BRIDGE_WEB",
+    "MONITOR_WEB",
+    "KAFKA_TOPIC",
+    "WORKER",
+    "SQS_QUEUE",
+    "MASKING",
+)
 """What somebody may call a service of theirs in Kubernetes."""
 
 
