@@ -16,7 +16,7 @@ from faust.cli.base import State, cli
 from pipeline.errors import PipelineError
 from pipeline.foreign_variables import names_shut_out
 
-__all__ = ["Command", "Group", "Process", "cli", "show_json", "show_table", "wants_json"]
+__all__ = ["Command", "Group", "QuietCommand", "cli", "show_json", "show_table", "wants_json"]
 
 
 class Command(click.Command):
@@ -40,8 +40,8 @@ class Command(click.Command):
             raise click.ClickException(f"unexpected {type(error).__name__}: please report it with the lines above") from error
 
 
-class Process(Command):
-    """A command that runs until it is stopped."""
+class QuietCommand(Command):
+    """A command that asks Postgres nothing, or runs until it is stopped."""
 
     tells = False
 

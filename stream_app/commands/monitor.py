@@ -8,7 +8,7 @@ from pipeline import logs
 from pipeline.operations import OperationsServer
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
-from stream_app.commands.command import Process, cli
+from stream_app.commands.command import QuietCommand, cli
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.monitor import Monitor
@@ -20,7 +20,7 @@ from stream_app.postgres.connection import MONITOR, connection_parameters
 log = structlog.get_logger(__name__)
 
 
-@cli.command(cls=Process)
+@cli.command(cls=QuietCommand)
 def monitor() -> None:
     """Show lag, dead letters and reveals to Prometheus until stopped.
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from pipeline import foreign_variables
 from pipeline.settings import load
 from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.connection import WRITER, connect
@@ -37,6 +38,7 @@ SESSION = (
 
 @pytest.fixture
 def settings(migrated_database: str, monkeypatch: pytest.MonkeyPatch) -> PostgresSettings:
+    monkeypatch.setattr(foreign_variables, "_shut_out", set())
     for name, value in FOREIGN.items():
         monkeypatch.setenv(name, value)
     return load(PostgresSettings, postgres_dsn=SecretStr(migrated_database))

@@ -10,6 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from pipeline import foreign_variables
 from pipeline.foreign_variables import names_shut_out
 from pipeline.settings import KafkaSettings, load
 
@@ -45,6 +46,7 @@ LIBPQS_OWN = ("PGTZ", "PGDATESTYLE", "PGGEQO", "PGSERVICEFILE", "PGSYSCONFDIR", 
 def test_no_variable_of_libpq_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {*variables_of_libpq(), *LIBPQS_OWN}
     assert {"PGHOST", "PGSSLMODE", "PGOPTIONS", "PGPASSFILE", "PGSERVICE"} <= names
+    monkeypatch.setattr(foreign_variables, "_shut_out", set())
     for name in names:
         monkeypatch.setenv(name, "hunter2")
     load(KafkaSettings)
