@@ -19,7 +19,7 @@ FROM python:3.11.15-slim-bookworm
 # The folders for secrets are made here so that a named volume mounted on one belongs to the user, too.
 RUN groupadd --system --gid 10001 login-stream \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin login-stream \
-    && install -d -o 10001 -g 10001 /secrets /secrets/worker /secrets/operator /secrets/monitor
+    && install -d -o 10001 -g 10001 /secrets /secrets/worker /secrets/operator /secrets/monitor /secrets/database
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app

@@ -104,7 +104,7 @@ lock: install ## after a change of dependencies in pyproject.toml: compile both 
 	@$(MAKE) --no-print-directory install
 
 .PHONY: reference
-reference: install ## after a change of a setting: write docs/reference/settings.md
+reference: install ## after a change of a setting: write docs/reference/settings.md and pipeline/setting_names.py
 	$(BIN)/python -m tools.settings_reference
 
 .PHONY: boards

@@ -10,6 +10,7 @@ from bridges.sqs_queue import SqsQueue
 from pipeline import __version__, logs
 from pipeline.errors import FatalError
 from pipeline.operations import OperationsServer
+from pipeline.policy_in_force import kafka_policy
 from pipeline.printable import printable
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
@@ -50,6 +51,7 @@ def sqs() -> None:
 
 def _run(settings: BridgeSettings) -> None:
     logs.configure(settings)
+    _log.info("policy_in_force", queue=settings.sqs_queue_url, **kafka_policy(settings))
     metrics = BridgeMetrics()
     queue = SqsQueue(
         settings.sqs_queue_url,

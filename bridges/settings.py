@@ -15,6 +15,7 @@ class BridgeSettings(KafkaSettings, LogSettings):
 
     sqs_queue_url: str = Field(
         pattern=r"^https?://[^/\s]+/\S*[^/\s]$",
+        examples=["https://sqs.eu-central-1.amazonaws.com/123456789012/login-queue"],
         description="The queue to read, as its full URL; `.fifo` at its end makes it a FIFO queue.",
     )
     bridge_receivers: int = Field(8, ge=1, le=128, description="Threads that receive at the same time when the queue is busy.")

@@ -4,16 +4,25 @@ Each process has one class that inherits the groups it needs. An option is a fie
 variable), type, default, bound, one line of help. ``docs/reference/settings.md`` is made from these fields.
 """
 
-from pathlib import Path
+import os
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipeline import foreign_variables
 from pipeline.errors import SettingsError
+from pipeline.setting_names import SETTING_NAMES
+from pipeline.setting_words import expected
+from pipeline.spelling import is_service_address, misspelt
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+_SERVER = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -26,6 +35,12 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,  # a wrong value may be a password
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_service_addresses(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """WEB_PORT=tcp://10.0.0.1:80 is Kubernetes' word on a service called web, and no port of ours."""
+        return {name: value for name, value in given.items() if not is_service_address(name.upper(), str(value))}
+
 
 class KafkaSettings(Settings):
     """Where Kafka is, and the topic between bridge and worker."""
@@ -36,6 +51,7 @@ class KafkaSettings(Settings):
     kafka_topic: str = Field(
         "logins",
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        examples=["logins: letters, digits, and . _ -, up to 249"],
         description="The raw topic: the bridge writes it, workers read it.",
     )
     kafka_topic_partitions: int = Field(
@@ -57,6 +73,13 @@ class KafkaSettings(Settings):
         description="Retention of the topic if it has to be created: how long Postgres may be away.",
     )
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _servers_are_host_and_port(cls, servers: str) -> str:
+        if not all(_SERVER.fullmatch(server.strip()) for server in servers.split(",")):
+            raise ValueError("expected host:port, comma-separated, such as kafka-1:9092,kafka-2:9092")
+        return servers
+
 
 class LogSettings(Settings):
     """How a process logs."""
@@ -69,23 +92,37 @@ SettingsT = TypeVar("SettingsT", bound=Settings)
 
 
 def load(cls: type[SettingsT], **overrides: Any) -> SettingsT:
-    """Read the settings from the environment.
+    """Read the settings from the environment, and shut out of it what libraries would read behind our back.
 
-    Raises :class:`SettingsError`, one line an option, naming the environment variable and what was expected; never the value.
+    Raises :class:`SettingsError` with all that is wrong: a variable that is missing, that is not what was expected, or that is a
+    setting's name misspelt. It names variables and says what was expected; never a value.
     """
+    foreign_variables.shut_out()
+    problems = misspelt(os.environ, {*SETTING_NAMES, *(name.upper() for name in cls.model_fields)})
     try:
-        return cls(**overrides)
+        settings = cls(**overrides)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}"
-            for problem in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        raise SettingsError("; ".join(problems)) from None
+        raise SettingsError("; ".join([*problems, *_problems(cls, error)])) from None
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings
 
 
-def read_secret_file(path: Path, setting: str) -> SecretStr:
-    """The text of a secret's file without its trailing newline. Raises :class:`SettingsError` that names ``setting``."""
-    try:
-        return SecretStr(path.read_text().rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{setting}: can't read the file it names ({type(error).__name__}); check path and rights") from error
+def _problems(cls: type[Settings], error: ValidationError) -> Iterator[str]:
+    """In our words: pydantic's are for programmers, and some of them quote."""
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        if name not in cls.model_fields:  # of a check of several fields, whose message begins with their names
+            yield message
+            continue
+        match problem["type"]:
+            case "value_error":
+                said = message
+            case "missing":
+                said = f"not set; expected {expected(cls.model_fields[name])}"
+            case "path_not_file":
+                said = "expected the path of a file; there is none, or this process can't see it"
+            case _:
+                said = f"expected {expected(cls.model_fields[name])}"
+        yield f"{name.upper()}: {said}"

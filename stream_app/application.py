@@ -7,6 +7,7 @@ Importing it reads the settings and nothing else: no connection, no key. `worker
 import asyncio
 import os
 import socket
+from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any, cast
 
 import faust
@@ -15,7 +16,7 @@ import structlog
 from faust.app.base import BootStrategy
 from faust.streams import Stream
 from faust.transport.drivers import TRANSPORTS
-from faust.types import StreamT
+from faust.types import FixupT, StreamT
 from mode import CrashingSupervisor
 
 from pipeline import logs
@@ -32,9 +33,10 @@ from stream_app.masking.policy import parse_methods
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Budget
 from stream_app.partitions import Partitions
+from stream_app.policy_in_force import worker_policy
 from stream_app.positions import Partition
 from stream_app.postgres.batch_writer import BatchWriter
-from stream_app.postgres.connection import WRITER
+from stream_app.postgres.connection import WRITER, connection_parameters
 from stream_app.postgres.errors import CONFLICTS, retry_class
 from stream_app.postgres.pool import ConnectionPool, StatementResult
 from stream_app.settings import WorkerSettings
@@ -69,6 +71,7 @@ class StreamApp(faust.App):
         brokers = [f"batch://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")]
         super().__init__(
             settings.consumer_group,
+            env={},  # Faust would let APP_VERSION, BROKER_URL and 80 others go over what stands here
             broker=brokers,
             store="memory://",
             table_standby_replicas=0,  # without tables this means aiokafka's round robin assignor instead of Faust's own
@@ -92,16 +95,22 @@ class StreamApp(faust.App):
             web_host=settings.web_bind,
             web_bind=settings.web_bind,
             web_port=settings.web_port,
+            web_transport="tcp://",  # these two are in Faust's defaults what F_WEB_TRANSPORT and F_DATADIR say
+            datadir="stream_app-data",  # never made: see _create_directories
             autodiscover=False,
         )
         self.settings = settings
+        self.finalize()  # there is no configuration to come; FAUST_STRICT forbids to look at it before this
+
+    def _init_fixups(self) -> MutableSequence[FixupT]:
+        """None: Faust has one for Django, which it would set up where DJANGO_SETTINGS_MODULE is in the environment."""
+        return []
 
     def compose(self) -> None:
         """Make what the worker needs beyond the settings. Raises :class:`FatalError`; opens no connection."""
         settings = self.settings
         logs.configure(settings)
-        if settings.postgres_dsn is None:
-            raise SettingsError("POSTGRES_DSN: not set; the worker writes there")
+        parameters = connection_parameters(settings, role=WRITER, application_name="")  # what is wrong with them ends it here
         self.metrics = WorkerMetrics()
         size = settings.postgres_connections_max
         self._pool = ConnectionPool(
@@ -116,12 +125,14 @@ class StreamApp(faust.App):
             owner=f"{socket.gethostname()}:{os.getpid()}",
             create_date_time_zone=settings.create_date_time_zone,
         )
+        methods = parse_methods(settings.masking_methods)
         masker = Masker.load(
-            parse_methods(settings.masking_methods),
+            methods,
             keyset_file=settings.masking_keyset_file,
             hmac_keyset_file=settings.masking_hmac_keyset_file,
         )
         self.metrics.use_keys(masker.keys())
+        self._policy = worker_policy(settings, methods, masker, parameters)
         builder = BatchBuilder(
             masker,
             Sealer.load(settings.dead_letter_public_keyset_file),
@@ -143,6 +154,7 @@ class StreamApp(faust.App):
 
     async def on_start(self) -> None:
         """Serve health and metrics, then wait for Kafka and the topic."""
+        log.info("policy_in_force", **self._policy)
         self.add_future(self.health.beat())
         if self.conf.web_enabled:
             self._operations = OperationsServer(

@@ -5,8 +5,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.errors import SettingsError
 from pipeline.settings import KafkaSettings, LogSettings, Settings
 from stream_app.app_version import AppVersionEncoding
+from stream_app.masking.policy import SETTING_METHODS, parse_methods
 from stream_app.postgres.settings import PostgresSettings
 
 MEBIBYTE = 1_048_576
@@ -18,6 +20,7 @@ class GroupSettings(Settings):
     consumer_group: str = Field(
         "stream_app",
         pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        examples=["stream_app: letters, digits, and . _ -, up to 200"],
         description="Kafka consumer group; the positions in Postgres are kept under its name.",
     )
 
@@ -77,6 +80,15 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         le=65_535,
         description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it.",
     )
+
+    @field_validator("masking_methods")
+    @classmethod
+    def _known_methods(cls, text: str) -> str:
+        try:
+            parse_methods(text)
+        except SettingsError as error:
+            raise ValueError(str(error).removeprefix(f"{SETTING_METHODS}: ")) from error
+        return text
 
     @field_validator("create_date_time_zone")
     @classmethod

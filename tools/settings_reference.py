@@ -1,8 +1,9 @@
-"""Writes docs/reference/settings.md from the settings classes; `--check` only says whether the page is fresh.
+"""Writes docs/reference/settings.md and pipeline/setting_names.py from the settings classes; `--check` says whether they are fresh.
 
     python -m tools.settings_reference [--check]
 
-The page can't disagree with the code: name, type, range, default and help stand once, in the fields.
+The page can't disagree with the code: name, type, range, default and help stand once, in the fields. Nor can the names, by which
+each process knows the others' settings from misspelt ones of its own.
 """
 
 import argparse
@@ -10,25 +11,42 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Final
 
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from bridges.settings import BridgeSettings
+from pipeline.setting_words import takes
 from pipeline.settings import Settings
+from pipeline.spelling import OWN_PREFIXES
+from stream_app.masking.keysets import SETTING_DEAD_LETTER_PRIVATE
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.settings import WorkerSettings
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
+
+NAMES: Final = Path(__file__).parents[1] / "pipeline" / "setting_names.py"
 
 PROCESSES: Final[Mapping[str, type[Settings]]] = {
     "bridge": BridgeSettings,
     "worker": WorkerSettings,
     "monitor": MonitorSettings,
 }
+
+OF_NO_PROCESS: Final = (SETTING_DEAD_LETTER_PRIVATE,)
+"""`keys create` names it, so it stands in people's files; no process reads it yet."""
+
+NAMES_INTRODUCTION: Final = '''\
+"""The settings of all processes, made from the code by `make reference`.
+
+Each process knows them all: the bridge may be given the worker's variables in one file with its own, and a name that is in nobody's
+list is a misspelt one (:mod:`pipeline.spelling`).
+"""
+
+SETTING_NAMES = frozenset(
+    {
+'''
 
 INTRODUCTION: Final = """\
 # Settings
@@ -38,6 +56,20 @@ INTRODUCTION: Final = """\
 All processes read environment variables and nothing else. Each checks all of its own before it connects to anything: a wrong or
 missing one stops the start with a line that names the variable and what was expected, never its value. An empty variable counts as
 not set.
+
+A misspelt one stops it, too: a variable that is nearly a setting's name (`MASKING_METHOD`, `POSTGRES_SSL_MODE`, `kafka_topic`), and
+any that is no setting of our three processes and begins with one of
+{own_prefixes}.
+The line names the right one. Variables of others are let alone, Kubernetes' service links among them, whatever a service is called
+(`WEB_PORT=tcp://…` is no port of ours). One that looks like ours and isn't can be set empty for our processes.
+
+Variables of libraries don't reach in: not Faust's (`APP_VERSION`, `BROKER_URL`, `FAUST_DEBUG`, …), libpq's (`PGHOST`, `PGSSLMODE`,
+`PGTZ`, …; POSTGRES_DSN says all that they can) or the Prometheus client's (`PROMETHEUS_MULTIPROC_DIR`).
+[Decision 0021](../decisions/0021-the-environment-is-ours-alone.md) says how, and what can't be helped.
+
+A file that holds a secret (a keyset, POSTGRES_PASSWORD_FILE, POSTGRES_SSLKEY) must be closed to its group and to others if it
+belongs to the process's own user. One of another user, such as a mounted secret, is theirs to guard. A process that runs as root
+owns what is mounted: mount it with mode 0400 there.
 
 The bridge is `python -m bridges sqs`, the worker `faust -A stream_app worker`, the monitor `faust -A stream_app monitor`; the other
 `faust -A stream_app` commands read the worker's variables too.
@@ -72,7 +104,15 @@ def page() -> str:
         for group in groups(settings):
             readers.setdefault(group, []).append(process)
     shared_last = sorted(readers, key=lambda group: len(readers[group]))  # stable: else in the order of PROCESSES
-    return "\n".join([INTRODUCTION, *(_section(group, readers[group]) for group in shared_last)])
+    own_prefixes = ", ".join(f"`{prefix}`" for prefix in OWN_PREFIXES)
+    introduction = INTRODUCTION.format(own_prefixes=own_prefixes)
+    return "\n".join([introduction, *(_section(group, readers[group]) for group in shared_last)])
+
+
+def names_module() -> str:
+    """The whole module of names."""
+    names = sorted(variables(*PROCESSES.values()).union(OF_NO_PROCESS))
+    return "".join([NAMES_INTRODUCTION, *(f'        "{name}",\n' for name in names), "    }\n)\n"])
 
 
 def _section(group: type[Settings], processes: list[str]) -> str:
@@ -87,52 +127,9 @@ def _section(group: type[Settings], processes: list[str]) -> str:
         "|---|---|---|---|",
     ]
     for variable, field in options(group).items():
-        cells = (f"`{variable}`", _takes(field), _default(field), field.description or "")
+        cells = (f"`{variable}`", takes(field, "`{}`".format), _default(field), field.description or "")
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join([*lines, ""])
-
-
-def _takes(field: FieldInfo) -> str:
-    kind: Any = field.annotation
-    if get_origin(kind) in (Union, UnionType):
-        (kind,) = (part for part in get_args(kind) if part is not NoneType)
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    if get_origin(kind) is Literal:
-        return ", ".join(f"`{value}`" for value in get_args(kind))
-    if kind is SecretStr:
-        return "secret text"
-    if isinstance(kind, type) and issubclass(kind, Path):
-        return "path of a file"
-    name = {bool: "`true` or `false`", int: "whole number", float: "number", str: "text"}[kind]
-    bounds = _bounds(field)
-    return f"{name}, {bounds}" if bounds else name
-
-
-def _bounds(field: FieldInfo) -> str:
-    """The allowed range in words, from pydantic's constraints."""
-    said: list[str] = []
-    for constraint in field.metadata:
-        match constraint:
-            case Ge(ge=bound):
-                said.append(f"from {bound}")
-            case Gt(gt=bound):
-                said.append(f"more than {bound}")
-            case Le(le=bound):
-                said.append(f"to {bound}")
-            case Lt(lt=bound):
-                said.append(f"less than {bound}")
-            case MinLen(min_length=1):
-                said.append("not empty")
-            case MinLen(min_length=bound):
-                said.append(f"at least {bound} characters")
-            case MaxLen(max_length=bound):
-                said.append(f"at most {bound} characters")
-            case _ if getattr(constraint, "pattern", None):
-                said.append(f"as `{constraint.pattern}`")
-            case _:
-                continue
-    return " ".join(said)
 
 
 def _default(field: FieldInfo) -> str:
@@ -149,18 +146,21 @@ def _default(field: FieldInfo) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or with ``--check`` compare it; the process's exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.settings_reference", description="Makes docs/reference/settings.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail when the page is not what the code says")
+    """Write both files, or with ``--check`` compare them; the process's exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.settings_reference", description="Makes docs/reference/settings.md and pipeline/setting_names.py."
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is not what the code says")
     check = parser.parse_args(arguments).check
-    if check:
-        if PAGE.read_text(encoding="utf-8") == page():
-            return 0
-        print(f"{PAGE.name} is not what the settings classes say: run `make reference`", file=sys.stderr)  # noqa: T201 - a command
-        return 1
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
+    stale = 0
+    for file, text in ((PAGE, page()), (NAMES, names_module())):
+        if not check:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        elif not file.exists() or file.read_text(encoding="utf-8") != text:
+            print(f"{file.name} is not what the settings classes say: run `make reference`", file=sys.stderr)  # noqa: T201 - a command
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

@@ -17,16 +17,22 @@ import click
 from faust.cli.base import State, cli
 
 from pipeline.errors import PipelineError
+from pipeline.foreign_variables import names_shut_out
 from pipeline.printable import printable
 
-__all__ = ["Command", "Group", "cli", "named", "say", "show_json", "show_table", "wants_json"]
+__all__ = ["Command", "Group", "QuietCommand", "cli", "named", "say", "show_json", "show_table", "wants_json"]
 
 
 class Command(click.Command):
     """A command whose errors are one line."""
 
+    tells = True
+    """Whether it says which variables of libpq it does not see. What runs until stopped says so in its log."""
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
+        if self.tells and (names := names_shut_out()):
+            say(f"{', '.join(names)}: not read; POSTGRES_DSN and POSTGRES_… say how to connect", to_stderr=True)
         try:
             return super().invoke(ctx)
         except PipelineError as error:
@@ -38,8 +44,16 @@ class Command(click.Command):
             raise click.ClickException(f"unexpected {type(error).__name__}: please report it with the lines above") from error
 
 
+class QuietCommand(Command):
+    """A command that asks Postgres nothing, or runs until it is stopped."""
+
+    tells = False
+
+
 class Group(click.Group, Command):
     """A command with subcommands of that kind."""
+
+    tells = False
 
     command_class = Command
     group_class = type

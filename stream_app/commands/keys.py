@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.errors import FatalError
-from stream_app.commands.command import Group, cli, say, show_json, wants_json
+from stream_app.commands.command import Group, QuietCommand, cli, say, show_json, wants_json
 from stream_app.masking import keysets
 
 
@@ -65,7 +65,7 @@ def keys() -> None:
     """The keysets that mask values and seal dead letters."""
 
 
-@keys.command()
+@keys.command(cls=QuietCommand)
 @click.option(
     "--directory", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to write them; made if missing."
 )

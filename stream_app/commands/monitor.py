@@ -8,18 +8,19 @@ from pipeline import logs
 from pipeline.operations import OperationsServer
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
-from stream_app.commands.command import Command, cli
+from stream_app.commands.command import QuietCommand, cli
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.monitor import Monitor
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.monitor.topic_log import TopicLog
+from stream_app.policy_in_force import monitor_policy
 from stream_app.postgres.connection import MONITOR, connection_parameters
 
 log = structlog.get_logger(__name__)
 
 
-@cli.command(cls=Command)
+@cli.command(cls=QuietCommand)
 def monitor() -> None:
     """Show lag, dead letters and reveals to Prometheus until stopped.
 
@@ -28,7 +29,8 @@ def monitor() -> None:
     """
     settings = load(MonitorSettings)
     logs.configure(settings)
-    connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here, with one line
+    parameters = connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here
+    log.info("policy_in_force", **monitor_policy(settings, parameters))
     stopping = Event()
     call_on_stop_signal(stopping.set)
     metrics = MonitorMetrics()

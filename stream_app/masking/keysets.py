@@ -5,7 +5,6 @@ nothing is ever written unmasked for want of one. Errors name the setting, never
 """
 
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +14,13 @@ import tink
 from tink import KeysetHandle, TinkError, daead, hybrid, json_proto_keyset_format, prf, secret_key_access
 
 from pipeline.errors import SettingsError
+from pipeline.secret_files import read_file
 
 SETTING_MASKING = "MASKING_KEYSET_FILE"
 SETTING_MASKING_HMAC = "MASKING_HMAC_KEYSET_FILE"
 SETTING_DEAD_LETTER_PUBLIC = "DEAD_LETTER_PUBLIC_KEYSET_FILE"
 SETTING_DEAD_LETTER_PRIVATE = "DEAD_LETTER_PRIVATE_KEYSET_FILE"
 
-KEYSET_BYTES_MAX = 1_048_576
 _CREATE = "`faust -A stream_app keys create --directory DIR` makes one"
 
 daead.register()
@@ -145,16 +144,6 @@ def _read(path: Path | None, setting: str, *, secret: bool = False) -> str:
     if path is None:
         raise SettingsError(f"{setting}: not set; it names a keyset file, {_CREATE}")
     try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            # As ssh does it: our own file must be closed to others; somebody else's (a mounted secret) is theirs to guard.
-            if secret and state.st_uid == os.geteuid() and stat.S_IMODE(state.st_mode) & 0o077:
-                raise SettingsError(f"{setting}: the file it names is open to other users of this machine; chmod 600 it")
-            content = file.read(KEYSET_BYTES_MAX + 1)
-        if len(content) > KEYSET_BYTES_MAX:
-            raise SettingsError(f"{setting}: the file it names is too large for a keyset")
-        return content.decode()
+        return read_file(path, setting, secret=secret)
     except FileNotFoundError:
         raise SettingsError(f"{setting}: the file it names does not exist; {_CREATE}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{setting}: can't read the file it names ({type(error).__name__}); check path and rights") from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.postgres.connection import MONITOR, connect
 from stream_app.postgres.queries import load_queries
+from stream_app.postgres.session_log import SessionLog
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
@@ -39,6 +40,7 @@ class Database:
         self._queries = load_queries("monitor.sql")
         self._opened = ExitStack()
         self._connection: Connection | None = None
+        self._sessions = SessionLog(MONITOR)
 
     def positions(self) -> dict[int, int]:
         """The next offset by partition; partitions that were never claimed are missing. Raises :class:`PipelineError`."""
@@ -66,6 +68,7 @@ class Database:
         with self._opened.pop_all() as opened:  # an error leaves through `connect`, which closes the connection and makes it ours
             if connection is None:
                 connection = opened.enter_context(connect(self._settings, role=MONITOR, application_name="login-stream monitor"))
+                self._sessions.opened(connection)
             with connection.cursor() as cursor:
                 cursor.execute(self._queries[query], parameters)
                 rows = cursor.fetchall()

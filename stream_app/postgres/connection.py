@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 from psycopg2.extensions import parse_dsn
 
 from pipeline.errors import FatalError, SettingsError
-from pipeline.settings import read_secret_file
+from pipeline.secret_files import check_secret_file, read_secret_file
 from stream_app.postgres.errors import translate
 from stream_app.postgres.settings import PostgresSettings
 
@@ -78,6 +78,8 @@ def connection_parameters(settings: PostgresSettings, *, role: str | None, appli
     ):
         if value is not None:
             parameters[name] = str(value)
+    if settings.postgres_sslkey is not None:
+        check_secret_file(settings.postgres_sslkey, "POSTGRES_SSLKEY")  # libpq says it in its own words, and later
     if settings.postgres_password_file is not None:
         parameters["password"] = read_secret_file(settings.postgres_password_file, "POSTGRES_PASSWORD_FILE").get_secret_value()
     return parameters

@@ -18,6 +18,7 @@ from pipeline.errors import PipelineError, RetryableError
 from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.errors import translate
 from stream_app.postgres.open_connections import OpenConnections
+from stream_app.postgres.session_log import SessionLog
 from stream_app.postgres.settings import PostgresSettings
 
 StatementResult = Literal["ok", "retryable", "refused"]
@@ -46,6 +47,7 @@ class ConnectionPool:
         self._on_statement = on_statement
         self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
         self._connections = OpenConnections(self._connect, size)
+        self._sessions = SessionLog(role)
 
     @property
     def connections_open(self) -> int:
@@ -103,4 +105,6 @@ class ConnectionPool:
         await self._connections.close()
 
     async def _connect(self) -> aiopg.Connection:
-        return await connect_async(self._settings, role=self._role, application_name=self._application_name)
+        connection = await connect_async(self._settings, role=self._role, application_name=self._application_name)
+        self._sessions.opened(connection.raw)
+        return connection

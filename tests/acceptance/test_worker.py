@@ -11,10 +11,12 @@ from signal import Signals
 import pytest
 from acceptance.running_pipeline import RunningPipeline, fields_in_log, wait_until
 from confluent_kafka import Producer
+from psycopg2.extensions import parse_dsn
 from record_batches import produce_packed, with_a_strange_header
 
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
+from stream_app.masking.keysets import load_masking_keyset
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 
@@ -77,7 +79,9 @@ def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPip
     pipeline.stop_worker()
     lines = [line for line in pipeline.log("worker").splitlines() if "partition_claimed" not in line]
     assert [line.split("] ")[1].split(" ")[0] for line in lines if "Coordinator" not in line and "coordinator" not in line] == [
+        "policy_in_force",
         "worker_started",
+        "postgres_session",
         "worker_stopped",
     ]
 
@@ -88,6 +92,41 @@ def test_logs_can_be_json(pipeline: RunningPipeline) -> None:
     pipeline.stop_worker()
     events = [json.loads(line)["event"] for line in pipeline.log("worker").splitlines()]
     assert {"worker_started", "partition_claimed", "worker_stopped"} <= set(events)
+
+
+def test_a_start_tells_the_policy_in_force_and_no_secret(pipeline: RunningPipeline) -> None:
+    environment = pipeline.environment
+    login = parse_dsn(environment["POSTGRES_DSN"])
+    pipeline.start_worker(
+        LOG_FORMAT="json", MASKING_METHODS="device_id=redact", CREATE_DATE_TIME_ZONE="Asia/Tokyo", PGTZ="Europe/Berlin"
+    )
+    pipeline.wait_ready("worker")
+    pipeline.stop_worker()
+    log = pipeline.log("worker")
+    events = [json.loads(line) for line in log.splitlines()]
+    (policy,) = (event for event in events if event["event"] == "policy_in_force")
+    key_ids = load_masking_keyset(Path(environment["MASKING_KEYSET_FILE"])).key_ids
+    expected = {
+        "masking": "ip=aes-siv,device_id=redact",
+        "masking_keys": f"MASKING_KEYSET_FILE:{min(key_ids)}*",
+        "app_version_encoding": "ordered",
+        "create_date_time_zone": "Asia/Tokyo",
+        "consumer_group": environment["CONSUMER_GROUP"],
+        "kafka": pipeline.bootstrap_servers,
+        "kafka_security": "plaintext",
+        "topic": pipeline.topic,
+        "variables_not_read": "PGTZ",
+        "postgres": login["host"],
+        "postgres_database": login["dbname"],
+        "postgres_login": login["user"],
+        "postgres_role": "stream_writer",
+        "postgres_sslmode": "prefer",
+    }
+    assert {name: value for name, value in policy.items() if name not in {"event", "level", "logger", "timestamp"}} == expected
+    (session,) = (event for event in events if event["event"] == "postgres_session")
+    assert (session["tls"], session["role"]) == ("none", "stream_writer")
+    assert login["password"] not in log
+    assert Path(environment["MASKING_KEYSET_FILE"]).read_text() not in log
 
 
 def test_a_few_records_are_written_without_waiting_for_a_full_window(pipeline: RunningPipeline) -> None:

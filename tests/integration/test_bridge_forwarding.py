@@ -58,6 +58,7 @@ def test_each_message_becomes_one_record_and_is_deleted(
     assert "203.0.113." not in log
     assert "user-" not in log
     assert [event["event"] for event in bridge.events()] == [
+        "policy_in_force",
         "operations_served",
         "bridge_started",
         "bridge_stopping",

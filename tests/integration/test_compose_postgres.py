@@ -28,8 +28,9 @@ def compose_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
     """A server of its own, for roles belong to a server: made as compose's, migrated as its superuser; the worker's settings."""
     directory = tmp_path_factory.mktemp("compose-postgres")
     password = directory / "worker-password"
+    password.touch(mode=0o600)
     password.write_text("made-up-'worker'-password\n")
-    statements = re.sub(r"/secrets/(worker|monitor)/postgres-password", str(password), ROLES.read_text())
+    statements = re.sub(r"/secrets/database/(worker|monitor)", str(password), ROLES.read_text())
     with Postgres(directory / "server") as server:
         database = server.create_database(name="login_stream")
         subprocess.run(

@@ -346,4 +346,8 @@ def test_as_a_process_it_ends_in_order_by_the_one_thread_that_waits_for_the_sign
         assert child.wait(10) == 0
     finally:
         child.kill()
-    assert [json.loads(line)["event"] for line in processes.log("monitor").splitlines()] == ["monitor_started", "monitor_stopped"]
+    events = [json.loads(line) for line in processes.log("monitor").splitlines()]
+    assert [event["event"] for event in events] == ["policy_in_force", "monitor_started", "postgres_session", "monitor_stopped"]
+    assert (events[0]["postgres_role"], events[0]["postgres_sslmode"]) == ("stream_monitor", "prefer")
+    assert (events[0]["topic"], events[0]["kafka_security"]) == (scene.topic, "plaintext")
+    assert events[2]["tls"] == "none"

@@ -109,7 +109,7 @@ def test_server_without_tls_is_refused(postgres: Postgres, authority: Authority,
 def test_missing_authority_is_named(
     postgres: Postgres, front: PostgresTlsFront, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PGSSLROOTCERT", str(tmp_path / "absent.crt"))
+    monkeypatch.setenv("HOME", str(tmp_path))  # libpq looks for one below it
     assert refusals(settings_for(postgres, front, "verify-full", None)) == {
         "there is no CA certificate to check Postgres's own with: set POSTGRES_SSLROOTCERT"
     }
@@ -129,6 +129,7 @@ def test_refused_password_is_said_at_once_also_where_libpq_tries_again_without_t
 ) -> None:
     """With `prefer`, libpq goes on with a second socket; aiopg alone waits at the first one until its timeout."""
     password = tmp_path / "password"
+    password.touch(mode=0o600)
     password.write_text("made-up")
     settings = settings_for(postgres, front, "prefer", None, postgres_password_file=password, postgres_connect_timeout_seconds=60)
     began = time.monotonic()

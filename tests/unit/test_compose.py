@@ -166,7 +166,7 @@ def test_our_services_get_valid_settings(
         local = value.replace("/secrets/", f"{tmp_path}/")
         if local != value:
             Path(local).parent.mkdir(exist_ok=True)
-            Path(local).touch()
+            Path(local).touch(mode=0o600)
         monkeypatch.setenv(name, local)
     assert load(settings).model_fields_set >= {name.lower() for name in environment(service) if name not in BOTO3_VARIABLES}
 
@@ -318,11 +318,29 @@ def test_secrets_are_made_once_and_kept(made_secrets: Path) -> None:
         "secrets/worker/postgres-password",
         "secrets/operator/postgres-password",
         "secrets/monitor/postgres-password",
+        *(f"secrets/database/{login}" for login in ("worker", "operator", "monitor")),
     }
     assert {name: (made_secrets / name).read_text() for name in first} == first
     passwords = {text for name, text in first.items() if name.endswith("postgres-password")}
     assert len(passwords) == 3
     assert all(len(password.strip()) >= 32 for password in passwords)
+    for login in ("worker", "operator", "monitor"):
+        assert first[f"secrets/database/{login}"] == first[f"secrets/{login}/postgres-password"]
+
+
+def test_a_secret_is_closed_to_others_but_for_the_copies_of_the_database(made_secrets: Path) -> None:
+    """Our processes refuse one that is open; Postgres, as another user, reads those of a volume that is its own."""
+    for path in (path for path in (made_secrets / "secrets").rglob("*") if path.is_file()):
+        assert path.stat().st_mode & 0o777 == (0o644 if path.parent.name == "database" else 0o600)
+    assert [service for service in SERVICES if "database-secrets" in mounts(service).values()] == ["secrets", "postgres"]
+    assert {source for source in mounts("postgres").values() if source.endswith("-secrets")} == {"database-secrets"}
+
+
+def test_secrets_of_an_earlier_version_that_others_can_read_are_closed(made_secrets: Path) -> None:
+    password = made_secrets / "secrets" / "worker" / "postgres-password"
+    password.chmod(0o644)
+    run_secrets(made_secrets)
+    assert password.stat().st_mode & 0o777 == 0o600
 
 
 def test_the_worker_can_use_the_keysets_that_are_made(made_secrets: Path) -> None:

@@ -1,10 +1,10 @@
-from pathlib import Path
+from typing import Literal
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, FilePath, ValidationError
 
 from pipeline.errors import SettingsError
-from pipeline.settings import KafkaSettings, Settings, load, read_secret_file
+from pipeline.settings import KafkaSettings, Port, Settings, load
 
 
 class Secrets(Settings):
@@ -34,13 +34,55 @@ def test_an_empty_variable_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(KafkaSettings).kafka_topic == "logins"
 
 
-def test_a_secret_file_is_read_without_its_newline(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text(" word \n")
-    secret = read_secret_file(tmp_path / "secret", "SOME_FILE")
-    assert secret.get_secret_value() == " word "
-    assert "word" not in repr(secret)
+class EverySort(Settings):
+    some_text: str = Field(pattern="^a+$", examples=["aaa"])
+    some_mode: Literal["one", "other"] | None = None
+    some_number: float = Field(1, gt=0)
+    some_count: int = Field(1, ge=1, le=9)
+    some_file: FilePath | None = None
+    some_port: Port = 80
 
 
-def test_a_secret_file_that_is_not_there_is_named_by_its_setting(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"^SOME_FILE: "):
-        read_secret_file(tmp_path / "nothing", "SOME_FILE")
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SOME_TEXT", None, "SOME_TEXT: not set; expected text such as aaa"),
+        ("SOME_TEXT", "b", "SOME_TEXT: expected text such as aaa"),
+        ("SOME_MODE", "third", "SOME_MODE: expected one of one, other"),
+        ("SOME_NUMBER", "-1", "SOME_NUMBER: expected a number, more than 0"),
+        ("SOME_NUMBER", "many", "SOME_NUMBER: expected a number, more than 0"),
+        ("SOME_COUNT", "1.5", "SOME_COUNT: expected a whole number, from 1 to 9"),
+        ("SOME_FILE", "/absent", "SOME_FILE: expected the path of a file; there is none, or this process can't see it"),
+        ("SOME_PORT", "http", "SOME_PORT: expected a whole number, from 0 to 65535"),
+    ],
+)
+def test_an_error_says_in_our_words_what_was_expected(
+    name: str, value: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_TEXT", "aaa")
+    if value is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load(EverySort)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.7:80", "udp://[fd00::7]:80"])
+def test_kubernetes_address_of_a_service_is_no_port_of_ours(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TEXT", "aaa")
+    monkeypatch.setenv("SOME_PORT", address)
+    assert load(EverySort).some_port == 80
+
+
+@pytest.mark.parametrize("servers", ["kafka:9092", "kafka", "a.b-c_d:1, 10.0.0.7:9092,[fd00::7]:9092"])
+def test_kafka_servers_are_hosts_and_ports(servers: str) -> None:
+    assert load(KafkaSettings, kafka_bootstrap_servers=servers).kafka_bootstrap_servers == servers
+
+
+@pytest.mark.parametrize("servers", ["kafka://kafka:9092", "user:hunter2@kafka:9092", "a:9092,", "a:9092;b:9092", " ", "a:port"])
+def test_what_is_no_list_of_kafka_servers_is_refused_and_not_shown(servers: str) -> None:
+    with pytest.raises(SettingsError, match=r"^KAFKA_BOOTSTRAP_SERVERS: expected host:port, comma-separated, such as") as caught:
+        load(KafkaSettings, kafka_bootstrap_servers=servers)
+    assert "hunter2" not in str(caught.value)

@@ -9,6 +9,7 @@ from login_records import dead_letter_handle, hmac_handle, masking_handle
 from tink import aead
 
 from pipeline.errors import SettingsError
+from pipeline.secret_files import SECRET_BYTES_MAX
 from stream_app.dead_letters import Opener, Sealer
 from stream_app.masking import keysets
 from stream_app.masking.masker import Masker
@@ -109,7 +110,7 @@ def test_what_is_no_readable_file_is_refused(setting: str, tmp_path: Path) -> No
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     binary.chmod(0o600)
-    huge = write(tmp_path / "huge", " " * (keysets.KEYSET_BYTES_MAX + 1))
+    huge = write(tmp_path / "huge", " " * (SECRET_BYTES_MAX + 1))
 
     for path, problem in (
         (tmp_path, "IsADirectoryError"),

@@ -60,6 +60,7 @@ def test_dsn_has_the_word_over_our_defaults_and_settings_over_the_dsn(tmp_path: 
 
 def test_password_file_has_the_last_word_and_is_read_each_time(tmp_path: Path) -> None:
     file = tmp_path / "password"
+    file.touch(mode=0o600)
     file.write_text("first\n")
     settings = load(PostgresSettings, postgres_dsn=SecretStr("host=h password=other"), postgres_password_file=file)
     assert connection_parameters(settings, role=None, application_name="test")["password"] == "first"

@@ -1,0 +1,58 @@
+"""The settings of all processes, made from the code by `make reference`.
+
+Each process knows them all: the bridge may be given the worker's variables in one file with its own, and a name that is in nobody's
+list is a misspelt one (:mod:`pipeline.spelling`).
+"""
+
+SETTING_NAMES = frozenset(
+    {
+        "APP_VERSION_ENCODING",
+        "BRIDGE_IN_FLIGHT_BYTES_MAX",
+        "BRIDGE_IN_FLIGHT_MESSAGES_MAX",
+        "BRIDGE_LINGER_SECONDS",
+        "BRIDGE_PRODUCE_TIMEOUT_SECONDS",
+        "BRIDGE_RECEIVERS",
+        "BRIDGE_RECEIVE_WAIT_SECONDS",
+        "BRIDGE_SHUTDOWN_SECONDS",
+        "BRIDGE_WEB_BIND",
+        "BRIDGE_WEB_PORT",
+        "BUFFER_BYTES_MAX",
+        "CONSUMER_GROUP",
+        "CREATE_DATE_TIME_ZONE",
+        "DEAD_LETTER_PRIVATE_KEYSET_FILE",
+        "DEAD_LETTER_PUBLIC_KEYSET_FILE",
+        "FLUSH_SECONDS",
+        "FRESHNESS_OBJECTIVE_RATIO",
+        "FRESHNESS_OBJECTIVE_SECONDS",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_SESSION_TIMEOUT_SECONDS",
+        "KAFKA_TOPIC",
+        "KAFKA_TOPIC_MIN_INSYNC_REPLICAS",
+        "KAFKA_TOPIC_PARTITIONS",
+        "KAFKA_TOPIC_REPLICATION",
+        "KAFKA_TOPIC_RETENTION_HOURS",
+        "LOG_FORMAT",
+        "LOG_LEVEL",
+        "MASKING_HMAC_KEYSET_FILE",
+        "MASKING_KEYSET_FILE",
+        "MASKING_METHODS",
+        "MONITOR_WEB_BIND",
+        "MONITOR_WEB_PORT",
+        "POSTGRES_CONNECTIONS_MAX",
+        "POSTGRES_CONNECT_TIMEOUT_SECONDS",
+        "POSTGRES_DSN",
+        "POSTGRES_PASSWORD_FILE",
+        "POSTGRES_SILENCE_SECONDS",
+        "POSTGRES_SSLCERT",
+        "POSTGRES_SSLKEY",
+        "POSTGRES_SSLMODE",
+        "POSTGRES_SSLROOTCERT",
+        "POSTGRES_STATEMENT_TIMEOUT_SECONDS",
+        "SQS_QUEUE_URL",
+        "WEB_BIND",
+        "WEB_PORT",
+        "WINDOW_BYTES",
+        "WINDOW_ROWS",
+        "WINDOW_SECONDS",
+    }
+)
