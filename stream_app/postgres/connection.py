@@ -2,6 +2,10 @@
 
 A process logs in as the user of POSTGRES_DSN and takes the role of its job from the first moment on (``-c role=…``): what it may do
 is what that role may do, also when the user owns the tables. A user who is no member of the role is refused.
+
+And it looks for names in ``pg_catalog`` alone (``-c search_path=…``): whoever may make functions or operators in the tables' schema
+could make one whose argument types fit a call of ours better than Postgres's own do, and it would run with our rights. What is ours
+is named with its schema. ``pg_temp`` stands last since Postgres looks there first for tables and types if it is not named.
 """
 
 from collections.abc import Iterator
@@ -31,6 +35,8 @@ PRIVACY_OFFICER: Final = "stream_privacy_officer"
 
 MONITOR: Final = "stream_monitor"
 """The monitor: positions and counts."""
+
+SEARCH_PATH: Final = "pg_catalog,pg_temp"
 
 _KEEPALIVE_PROBES = 3
 
@@ -94,6 +100,7 @@ def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
         ours += [f"-c role={role}"]
     else:
         ours += ["-c statement_timeout=0"]
+    ours += [f"-c search_path={SEARCH_PATH}"]
     return " ".join([given, *ours]).strip()
 
 

@@ -21,6 +21,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from pipeline.errors import FatalError, RetryableError
 from stream_app.postgres.connection import connect
 from stream_app.postgres.errors import translate
+from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
 
 ADVISORY_LOCK = 0x73_74_72_65_61_6D
@@ -73,7 +74,7 @@ def known_migrations() -> tuple[Migration, ...]:
 def state(settings: PostgresSettings) -> State:
     """Read what is pending. Changes nothing and needs no right to change anything."""
     with _connect(settings) as connection, connection.cursor() as cursor:
-        return _look(cursor)
+        return _look(cursor, settings.postgres_schema)
 
 
 def migrate(settings: PostgresSettings, say: Callable[[str], None], patience: Patience = Patience()) -> State:
@@ -85,9 +86,9 @@ def migrate(settings: PostgresSettings, say: Callable[[str], None], patience: Pa
     with _connect(settings) as connection:
         connection.autocommit = False
         with connection, connection.cursor() as cursor:
-            found = _look(cursor)
+            found = _look(cursor, settings.postgres_schema)
         for migration in found.pending:
-            if _apply_patiently(connection, migration, say, patience):
+            if _apply_patiently(connection, settings.postgres_schema, migration, say, patience):
                 say(f"applied {migration.name}")
     return found
 
@@ -96,9 +97,9 @@ def _connect(settings: PostgresSettings) -> AbstractContextManager[Connection]:
     return connect(settings, role=None, application_name="stream_app migrate")
 
 
-def _look(cursor: Cursor) -> State:
-    known, applied = known_migrations(), _applied(cursor)
-    cursor.execute("SELECT quote_ident(current_schema()) WHERE has_schema_privilege('public', current_schema(), 'CREATE')")
+def _look(cursor: Cursor, schema: str) -> State:
+    known, applied = known_migrations(), _applied(cursor, schema)
+    cursor.execute(with_schema("SELECT quote_ident(:'schema') WHERE has_schema_privilege('public', :'schema', 'CREATE')", schema))
     return State(
         pending=tuple(migration for migration in known if migration.name not in applied),
         unknown=tuple(sorted(applied - {migration.name for migration in known})),
@@ -106,18 +107,20 @@ def _look(cursor: Cursor) -> State:
     )
 
 
-def _applied(cursor: Cursor) -> frozenset[str]:
-    cursor.execute("SELECT to_regclass('stream_migrations') IS NOT NULL")
+def _applied(cursor: Cursor, schema: str) -> frozenset[str]:
+    cursor.execute(with_schema("SELECT to_regclass(quote_ident(:'schema') || '.stream_migrations') IS NOT NULL", schema))
     if cursor.fetchone() != (True,):
         return frozenset()
-    cursor.execute("SELECT name FROM stream_migrations")
+    cursor.execute(with_schema('SELECT name FROM :"schema".stream_migrations', schema))
     return frozenset(name for (name,) in cursor.fetchall())
 
 
-def _apply_patiently(connection: Connection, migration: Migration, say: Callable[[str], None], patience: Patience) -> bool:
+def _apply_patiently(
+    connection: Connection, schema: str, migration: Migration, say: Callable[[str], None], patience: Patience
+) -> bool:
     for attempt in range(1, patience.attempts + 1):
         try:
-            return _apply(connection, migration, patience)
+            return _apply(connection, schema, migration, patience)
         except (LockNotAvailable, DeadlockDetected) as error:
             if attempt == patience.attempts:
                 raise RetryableError(f"{migration.name}: a table it changes is in use; run it again in a quieter minute") from error
@@ -134,7 +137,7 @@ def _apply_patiently(connection: Connection, migration: Migration, say: Callable
     raise AssertionError("attempts is at least 1")
 
 
-def _apply(connection: Connection, migration: Migration, patience: Patience) -> bool:
+def _apply(connection: Connection, schema: str, migration: Migration, patience: Patience) -> bool:
     """Apply one file in one transaction; False when another machine did so first."""
     with connection, connection.cursor() as cursor:
         cursor.execute("SET LOCAL client_connection_check_interval = '2s'")  # killed in the middle, it lets go of its locks soon
@@ -144,11 +147,13 @@ def _apply(connection: Connection, migration: Migration, patience: Patience) -> 
         except LockNotAvailable as error:
             raise RetryableError(f"another migrate is still at work after {patience.turn_seconds:g} s; run it again") from error
         _limit_lock_wait(cursor, patience.lock_seconds)
-        cursor.execute(_RECORD_TABLE)  # before the look: it makes this session hear of a table that was made while it waited
-        if migration.name in _applied(cursor):
+        cursor.execute(
+            with_schema(_RECORD_TABLE, schema)
+        )  # before the look: it makes this session hear of a table that was made while it waited
+        if migration.name in _applied(cursor, schema):
             return False
-        cursor.execute(migration.statements)
-        cursor.execute("INSERT INTO stream_migrations (name) VALUES (%s)", (migration.name,))
+        cursor.execute(with_schema(migration.statements, schema))
+        cursor.execute(with_schema('INSERT INTO :"schema".stream_migrations (name) VALUES (%s)', schema), (migration.name,))
     return True
 
 
@@ -157,7 +162,7 @@ def _limit_lock_wait(cursor: Cursor, seconds: float) -> None:
 
 
 _RECORD_TABLE = """
-CREATE TABLE IF NOT EXISTS stream_migrations (
+CREATE TABLE IF NOT EXISTS :"schema".stream_migrations (
     name       text        PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now(),
     applied_by text        NOT NULL DEFAULT session_user

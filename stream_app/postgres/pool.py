@@ -52,6 +52,11 @@ class ConnectionPool:
             self._slots.put_nowait(None)
         self.connections_open = 0
 
+    @property
+    def schema(self) -> str:
+        """The schema of the tables (POSTGRES_SCHEMA)."""
+        return self._settings.postgres_schema
+
     async def fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
         """Run one statement and return its first row.
 

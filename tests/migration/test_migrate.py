@@ -22,6 +22,7 @@ from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError, RetryableError
 from stream_app.postgres import migrations
 from stream_app.postgres.migrations import Migration, Patience, known_migrations, migrate, state
+from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
 
 NAMES = [migration.name for migration in known_migrations()]
@@ -134,7 +135,7 @@ def test_upgraded_table_new_table_and_schema_file_end_equal(
     run(PostgresSettings(postgres_dsn=SecretStr(another_database)))
     with closing(psycopg2.connect(another_database)) as connection:
         assert describe(connection.cursor()) == upgraded
-    script = (files("stream_app.postgres") / "sql" / "schema.sql").read_text()
+    script = with_schema((files("stream_app.postgres") / "sql" / "schema.sql").read_text(), "public")
     role_lines = {line for line in script.splitlines() if line.startswith("CREATE ROLE")}
     assert role_lines == {f"CREATE ROLE {role} NOLOGIN;" for role in ROLES}
     by_hand = postgres.create_database()
@@ -166,13 +167,15 @@ def test_what_failed_leaves_nothing_and_what_was_done_stays(
     settings: PostgresSettings, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = known_migrations()
-    half = Migration("9000_half", "CREATE TABLE half (a integer); SELECT 1 FROM stream_nothing")
+    half = Migration("9000_half", 'CREATE TABLE :"schema".half (a integer); SELECT 1 FROM stream_nothing')
     monkeypatch.setattr(migrations, "known_migrations", lambda: (*known, half))
     with pytest.raises(FatalError, match=r'relation "stream_nothing" does not exist'):
         run(settings)
     assert all_rows(cursor, "SELECT to_regclass('half'), to_regclass('dead_letters')") == [(None, "dead_letters")]
     assert [migration.name for migration in state(settings).pending] == ["9000_half"]
-    monkeypatch.setattr(migrations, "known_migrations", lambda: (*known, Migration("9000_half", "CREATE TABLE half (a integer)")))
+    monkeypatch.setattr(
+        migrations, "known_migrations", lambda: (*known, Migration("9000_half", 'CREATE TABLE :"schema".half (a integer)'))
+    )
     assert run(settings) == ["applied 9000_half"]
 
 
@@ -182,6 +185,7 @@ def test_killed_in_the_middle_it_goes_on_from_there(settings: PostgresSettings, 
 import os, sys
 from pydantic import SecretStr
 from stream_app.postgres import migrations
+from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
 known = migrations.known_migrations()
 slow = migrations.Migration(known[2].name, known[2].statements + "; SELECT pg_sleep(300)")
