@@ -34,6 +34,8 @@ SETTINGS: Mapping[str, str] = {
     "log_statement": "none",
     "log_parameter_max_length": "0",
     "log_parameter_max_length_on_error": "0",  # parameters are raw or masked personal data
+    "log_min_error_statement": "panic",  # so are the values in a statement's text
+    "log_error_verbosity": "terse",  # and a row that is refused
     "log_line_prefix": "%m [%p] ",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -52,10 +52,14 @@ def moto(servers_directory: Path) -> Iterator[Moto]:
         yield server
 
 
+LOG_SETTINGS_OF_POSTGRES = {"log_min_error_statement": "error", "log_error_verbosity": "default"}
+"""As Postgres comes: our own sessions have to keep rows out of its log."""
+
+
 @pytest.fixture(scope="session")
 def postgres(servers_directory: Path) -> Iterator[Postgres]:
     """Postgres; ``.dsn`` of the superuser, ``.create_database(template=None)``. Roles are shared by all its databases."""
-    with Postgres(servers_directory / "postgres") as server:
+    with Postgres(servers_directory / "postgres", settings=LOG_SETTINGS_OF_POSTGRES) as server:
         yield server
 
 

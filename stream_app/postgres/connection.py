@@ -5,7 +5,7 @@ is what that role may do, also when the user owns the tables. A user who is no m
 
 And it looks for names in ``pg_catalog`` alone (``-c search_path=…``): whoever may make functions or operators in the tables' schema
 could make one whose argument types fit a call of ours better than Postgres's own do, and it would run with our rights. What is ours
-is named with its schema. ``pg_temp`` stands last since Postgres looks there first for tables and types if it is not named.
+is named with its schema.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,10 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
 from psycopg2.extensions import parse_dsn
 
-from pipeline.errors import FatalError, SettingsError
+from pipeline.errors import SettingsError
 from pipeline.settings import read_secret_file
 from stream_app.postgres.errors import translate
+from stream_app.postgres.session import SEARCH_PATH, open_session
 from stream_app.postgres.settings import PostgresSettings
 
 WRITER: Final = "stream_writer"
@@ -35,8 +36,6 @@ PRIVACY_OFFICER: Final = "stream_privacy_officer"
 
 MONITOR: Final = "stream_monitor"
 """The monitor: positions and counts."""
-
-SEARCH_PATH: Final = "pg_catalog,pg_temp"
 
 _KEEPALIVE_PROBES = 3
 
@@ -108,7 +107,8 @@ def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
 def connect(settings: PostgresSettings, *, role: str | None, application_name: str) -> Iterator[Connection]:
     """A connection for a command, each statement its own transaction until ``autocommit`` is set False; closed at the end.
 
-    Raises our own errors, also for what the driver raises inside the ``with``.
+    It is the session that was asked for: role and search path are looked at. Raises our own errors, also for what the driver raises
+    inside the ``with``.
     """
     parameters: Any = connection_parameters(settings, role=role, application_name=application_name)
     try:
@@ -117,8 +117,7 @@ def connect(settings: PostgresSettings, *, role: str | None, application_name: s
         raise translate(error) from error
     try:
         connection.autocommit = True
-        if role is not None:
-            _check_role(connection, role)
+        _open_session(connection, settings, role)
         yield connection
     except psycopg2.Error as error:
         raise translate(error) from error
@@ -126,13 +125,13 @@ def connect(settings: PostgresSettings, *, role: str | None, application_name: s
         connection.close()
 
 
-def role_not_taken(role: str) -> FatalError:
-    """A pooler between here and Postgres may drop the ``options`` parameter; then the login user's rights would count."""
-    return FatalError(f"the connection did not take the role {role}: does a pooler between drop the parameter `options`?")
-
-
-def _check_role(connection: Connection, role: str) -> None:
+def _open_session(connection: Connection, settings: PostgresSettings, role: str | None) -> None:
+    steps = open_session(role, settings.postgres_schema, connection.server_version)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user")
-        if cursor.fetchone() != (role,):
-            raise role_not_taken(role)
+        statement = next(steps)
+        while True:
+            cursor.execute(statement)
+            try:
+                statement = steps.send(cursor.fetchall())
+            except StopIteration:
+                return

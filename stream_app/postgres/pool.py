@@ -14,11 +14,14 @@ from typing import Any, Literal
 
 import aiopg
 import psycopg2
+import structlog
 
 from pipeline.errors import PipelineError, RetryableError
 from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.errors import translate
 from stream_app.postgres.settings import PostgresSettings
+
+log = structlog.get_logger(__name__)
 
 StatementResult = Literal["ok", "retryable", "refused"]
 """``refused``: a row, or the whole statement for want of a right or a table."""
@@ -51,6 +54,7 @@ class ConnectionPool:
         for _ in range(size):
             self._slots.put_nowait(None)
         self.connections_open = 0
+        self._told_of_log: tuple[str, ...] = ()
 
     @property
     def schema(self) -> str:
@@ -112,6 +116,14 @@ class ConnectionPool:
     async def _connect(self) -> aiopg.Connection:
         connection = await connect_async(self._settings, role=self._role, application_name=self._application_name)
         self.connections_open += 1
+        if connection.settings_that_log_rows != self._told_of_log:
+            self._told_of_log = connection.settings_that_log_rows
+            if self._told_of_log:
+                log.warning(
+                    "postgres_logs_rows",
+                    settings=list(self._told_of_log),
+                    remedy="`faust -A stream_app migrate --check` says what a superuser has to run",
+                )
         return connection
 
     async def _close(self, connection: aiopg.Connection) -> None:
