@@ -62,12 +62,11 @@ ORDER BY pid;
 -- name: look_for_functions
 -- Functions of others that a write to our tables runs, and that look for names where the session does: those of triggers, constraints,
 -- defaults, indexes and policies, on partitions too.
-WITH ours AS (
+WITH RECURSIVE tables AS (
     SELECT oid FROM pg_class
     WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :'schema')
       AND relname IN ('user_logins', 'stream_positions', 'dead_letters', 'reveal_audit', 'stream_migrations')
-), tables AS (
-    SELECT oid FROM ours UNION SELECT relid FROM ours, pg_partition_tree(ours.oid)
+    UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid
 ), parts AS (
     SELECT 'pg_constraint'::regclass::oid AS catalog, oid FROM pg_constraint WHERE conrelid IN (SELECT oid FROM tables)
     UNION ALL SELECT 'pg_attrdef'::regclass, oid FROM pg_attrdef WHERE adrelid IN (SELECT oid FROM tables)
@@ -75,7 +74,7 @@ WITH ours AS (
     UNION ALL SELECT 'pg_policy'::regclass, oid FROM pg_policy WHERE polrelid IN (SELECT oid FROM tables)
 ), used AS (
     SELECT tgfoid AS oid FROM pg_trigger WHERE tgrelid IN (SELECT oid FROM tables) AND NOT tgisinternal
-    UNION SELECT refobjid FROM pg_depend JOIN parts ON (classid, objid) = (catalog, oid) WHERE refclassid = 'pg_proc'::regclass
+    UNION SELECT refobjid FROM pg_depend JOIN parts ON classid = catalog AND objid = oid WHERE refclassid = 'pg_proc'::regclass
 )
 SELECT quote_ident(nspname) || '.' || quote_ident(proname) || '(' || pg_get_function_identity_arguments(pg_proc.oid) || ')'
 FROM pg_proc
