@@ -41,6 +41,9 @@ SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
+LOG_AS_SHIPPED: Mapping[str, str] = {"log_min_error_statement": "error", "log_error_verbosity": "default"}
+"""What Postgres has by itself: for tests, where our sessions have to keep rows out of the log without the server's help."""
+
 
 def _bin(program: str) -> Path:
     """A program of the wheel. The wheel is found, not imported: its import has side effects in the runtime directory."""
@@ -153,4 +156,4 @@ class Postgres(Server):
         return True
 
 
-__all__ = ["STOP_MODES", "Postgres"]
+__all__ = ["LOG_AS_SHIPPED", "STOP_MODES", "Postgres"]
