@@ -58,8 +58,11 @@ _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01"
 """Database, schema, right, column, type or role, function, table, unique index: their messages hold names and nothing else."""
 
 _NAMED_WITHOUT_SCHEMA: Final = ("3F000", "42704", "42883", "42P01")
-_FUNCTION: Final = re.compile(r'PL/pgSQL[^\n(]*?((?:"[^"\n]+"|[\w$]+)(?:\.(?:"[^"\n]+"|[\w$]+))?)\([^\n]*\)|SQL[^\n"]*"([^"\n]+)"')
-"""The function's name in an error's context, in whatever language; the rest may be a statement with its values."""
+_FUNCTION: Final = re.compile(
+    r"""[^\n"'(]*?PL/pgSQL[^\n"'(]*?((?:"[^"\n]+"|[\w$]+)(?:\.(?:"[^"\n]+"|[\w$]+))?)\([^\n']*\)|SQL function "([^"\n]+)" """
+)
+"""At the beginning of an error's context, the function's name, in whatever language PL/pgSQL speaks of itself. Nothing further on
+is looked at, and no `SQL statement "…"`: a statement has values in it."""
 
 _ROW_REFUSED: Final = ("22", "23", "44")
 _NOT_UNIQUE: Final = "23505"
