@@ -23,21 +23,26 @@ def worker_policy(
         "create_date_time_zone": settings.create_date_time_zone,
         "consumer_group": settings.consumer_group,
         **kafka_policy(settings),
-        **_postgres_policy(WRITER, parameters),
+        **_postgres_policy(WRITER, settings.postgres_schema, parameters),
     }
 
 
 def monitor_policy(settings: MonitorSettings, parameters: Mapping[str, str]) -> dict[str, str]:
     """Likewise."""
-    return {"consumer_group": settings.consumer_group, **kafka_policy(settings), **_postgres_policy(MONITOR, parameters)}
+    return {
+        "consumer_group": settings.consumer_group,
+        **kafka_policy(settings),
+        **_postgres_policy(MONITOR, settings.postgres_schema, parameters),
+    }
 
 
-def _postgres_policy(role: str, parameters: Mapping[str, str]) -> dict[str, str]:
+def _postgres_policy(role: str, schema: str, parameters: Mapping[str, str]) -> dict[str, str]:
     """Only what is named here: the parameters hold the password, too. What TLS there really is, ``postgres_session`` says."""
     return {
         "postgres": parameters.get("host", "local socket"),
         "postgres_database": parameters.get("dbname", ""),
         "postgres_login": parameters.get("user", ""),
         "postgres_role": role,
+        "postgres_schema": schema,
         "postgres_sslmode": parameters.get("sslmode", _SSLMODE_OF_LIBPQ),
     }

@@ -10,7 +10,7 @@ import pytest
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
 from dev_servers.moto_sqs import Moto
-from dev_servers.postgres import Postgres
+from dev_servers.postgres import LOG_AS_SHIPPED, Postgres
 
 pytest_plugins = ["crash.table"]  # here, since the process that prints a table reads the conftest.py of no folder below
 
@@ -55,7 +55,7 @@ def moto(servers_directory: Path) -> Iterator[Moto]:
 @pytest.fixture(scope="session")
 def postgres(servers_directory: Path) -> Iterator[Postgres]:
     """Postgres; ``.dsn`` of the superuser, ``.create_database(template=None)``. Roles are shared by all its databases."""
-    with Postgres(servers_directory / "postgres") as server:
+    with Postgres(servers_directory / "postgres", settings=LOG_AS_SHIPPED) as server:
         yield server
 
 

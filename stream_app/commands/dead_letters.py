@@ -26,9 +26,10 @@ def list_dead_letters(*, reason: str | None, limit: int) -> None:
 
     Needs the role stream_operator.
     """
-    queries = load_queries("commands.sql")
+    settings = load(PostgresSettings)
+    queries = load_queries("commands.sql", settings.postgres_schema)
     with (
-        connect(load(PostgresSettings), role=OPERATOR, application_name="stream_app dead-letters") as connection,
+        connect(settings, role=OPERATOR, application_name="stream_app dead-letters") as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(queries["count_dead_letters"], {"reason": reason})

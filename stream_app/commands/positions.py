@@ -27,11 +27,12 @@ def positions(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
+    settings = load(PostgresSettings)
     with (
-        connect(load(PostgresSettings), role=OPERATOR, application_name=APPLICATION_NAME) as connection,
+        connect(settings, role=OPERATOR, application_name=APPLICATION_NAME) as connection,
         connection.cursor() as cursor,
     ):
-        cursor.execute(load_queries("commands.sql")["all_positions"])
+        cursor.execute(load_queries("commands.sql", settings.postgres_schema)["all_positions"])
         rows = cursor.fetchall()
     if wants_json():
         show_json(named(TITLES, rows))
@@ -52,10 +53,11 @@ def reset(*, topic: str, partition: int, next_offset: int, consumer_group: str |
 
     A worker that holds the partition is fenced and claims it anew. Needs the role stream_operator.
     """
-    queries = load_queries("commands.sql")
+    settings = load(PostgresSettings)
+    queries = load_queries("commands.sql", settings.postgres_schema)
     place = {"consumer_group": consumer_group, "topic": topic, "partition": partition}
     with (
-        connect(load(PostgresSettings), role=OPERATOR, application_name=APPLICATION_NAME) as connection,
+        connect(settings, role=OPERATOR, application_name=APPLICATION_NAME) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute(queries["positions_of_partition"], place)

@@ -57,7 +57,8 @@ def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ..
         raise FatalError(f"{field} is masked by {policy.methods[field]} (MASKING_METHODS): there is no way back")
     masker = Masker.load(policy, keyset_file=settings.masking_keyset_file, hmac_keyset_file=settings.masking_hmac_keyset_file)
     with connect(settings, role=PRIVACY_OFFICER, application_name="stream_app reveal") as connection, connection.cursor() as cursor:
-        cursor.execute(load_queries("commands.sql")["add_reveal_audit"], {"reason": reason, "field": field, "tokens": len(tokens)})
+        statement = load_queries("commands.sql", settings.postgres_schema)["add_reveal_audit"]
+        cursor.execute(statement, {"reason": reason, "field": field, "tokens": len(tokens)})
     # The connection is in autocommit: the line stands.
     if not _show(masker, field, tokens):
         ctx.exit(1)

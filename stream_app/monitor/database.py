@@ -37,7 +37,7 @@ class Database:
 
     def __init__(self, settings: MonitorSettings) -> None:
         self._settings = settings
-        self._queries = load_queries("monitor.sql")
+        self._queries = load_queries("monitor.sql", settings.postgres_schema)
         self._opened = ExitStack()
         self._connection: Connection | None = None
         self._sessions = SessionLog(MONITOR)

@@ -22,13 +22,16 @@ import psycopg2
 from psycopg2.extensions import POLL_OK, POLL_READ, POLL_WRITE
 
 from pipeline.errors import FatalError, PipelineError, RetryableError
-from stream_app.postgres.connection import ConnectionParameters, connection_parameters, role_not_taken
+from stream_app.postgres.connection import ConnectionParameters, connection_parameters
 from stream_app.postgres.errors import translate
+from stream_app.postgres.session import open_session
 from stream_app.postgres.settings import PostgresSettings
 
 
-async def connect_async(settings: PostgresSettings, *, role: str, application_name: str) -> aiopg.Connection:
-    """An :class:`aiopg.Connection` that has taken ``role``. Hosts of the DSN are tried in their order, and each one's addresses.
+async def connect_async(settings: PostgresSettings, *, role: str, application_name: str) -> "AsyncConnection":
+    """A connection that has taken ``role``, and looks for names in ``pg_catalog`` alone.
+
+    Hosts of the DSN are tried in their order, and each one's addresses.
 
     Raises :class:`RetryableError` and :class:`FatalError` (those of the last address), and :class:`pipeline.errors.SettingsError`.
     """
@@ -44,7 +47,7 @@ async def connect_async(settings: PostgresSettings, *, role: str, application_na
             problem = translate(error)
             problem.__cause__ = error
         else:
-            return await _with_role(connection, role)
+            return await _opened(connection, settings, role)
     try:
         raise problem
     finally:
@@ -75,8 +78,14 @@ async def _places(parameters: ConnectionParameters, seconds: float) -> list[dict
     return places
 
 
-class _Connection(aiopg.Connection):
-    """Stands on what begins with an underscore here, and on ``Cursor._transaction``, as they are in aiopg 1.4.0."""
+class AsyncConnection(aiopg.Connection):
+    """aiopg's, watched rightly.
+
+    Stands on what begins with an underscore here, and on ``Cursor._transaction``, as they are in aiopg 1.4.0.
+    """
+
+    settings_that_log_rows: tuple[str, ...] = ()
+    """Settings of the server by which rows get into its log, as ``name=value``."""
 
     async def establish(self, seconds: float) -> None:
         """Do the poll loop of psycopg2's asynchronous connect, then hand the socket over to aiopg."""
@@ -113,9 +122,9 @@ class _Connection(aiopg.Connection):
             self._waiter = None
 
 
-async def _connect(parameters: Mapping[str, Any], seconds: float) -> aiopg.Connection:
+async def _connect(parameters: Mapping[str, Any], seconds: float) -> AsyncConnection:
     # Each of the three would ask the server about a type that is not used.
-    connection = _Connection(None, seconds, enable_json=False, enable_hstore=False, enable_uuid=False, **parameters)
+    connection = AsyncConnection(None, seconds, enable_json=False, enable_hstore=False, enable_uuid=False, **parameters)
     await connection.establish(seconds)
     return connection
 
@@ -142,19 +151,24 @@ async def _socket_ready(loop: asyncio.AbstractEventLoop, descriptor: int, wanted
             loop.remove_writer(descriptor)
 
 
-async def _with_role(connection: aiopg.Connection, role: str) -> aiopg.Connection:
+async def _opened(connection: AsyncConnection, settings: PostgresSettings, role: str) -> AsyncConnection:
+    steps = open_session(role, settings.postgres_schema, connection.raw.server_version)
     try:
         async with connection.cursor() as cursor:
-            await cursor.execute("SELECT current_user")
-            if await cursor.fetchone() != (role,):
-                raise role_not_taken(role)
+            statement = next(steps)
+            while True:
+                await cursor.execute(statement)
+                try:
+                    statement = steps.send(await cursor.fetchall())
+                except StopIteration as end:
+                    connection.settings_that_log_rows = end.value
+                    return connection
     except psycopg2.Error as error:
         await connection.close()
         raise translate(error) from error
     except TimeoutError as error:
         await connection.close()
         raise RetryableError("Postgres doesn't answer") from error
-    except FatalError:
+    except (FatalError, asyncio.CancelledError):  # cancelled: the pool is closed while it opens one
         await connection.close()
         raise
-    return connection

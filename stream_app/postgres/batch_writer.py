@@ -27,7 +27,7 @@ class BatchWriter:
         self._consumer_group = consumer_group
         self._owner = owner
         self._time_zone = create_date_time_zone
-        self._queries = load_queries("worker.sql")
+        self._queries = load_queries("worker.sql", pool.schema)
 
     async def position(self, partition: Partition) -> Position | None:
         """Where the partition stands; None if it was never claimed."""

@@ -2,6 +2,10 @@
 
 A process logs in as the user of POSTGRES_DSN and takes the role of its job from the first moment on (``-c role=…``): what it may do
 is what that role may do, also when the user owns the tables. A user who is no member of the role is refused.
+
+And it looks for names in ``pg_catalog`` alone (``-c search_path=…``): whoever may make functions or operators in the tables' schema
+could make one whose argument types fit a call of ours better than Postgres's own do, and it would run with our rights. What is ours
+is named with its schema.
 """
 
 from collections.abc import Iterator
@@ -12,9 +16,10 @@ import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
 from psycopg2.extensions import parse_dsn
 
-from pipeline.errors import FatalError, SettingsError
+from pipeline.errors import SettingsError
 from pipeline.secret_files import check_secret_file, read_secret_file
 from stream_app.postgres.errors import translate
+from stream_app.postgres.session import SEARCH_PATH, open_session
 from stream_app.postgres.settings import PostgresSettings
 
 WRITER: Final = "stream_writer"
@@ -96,6 +101,7 @@ def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
         ours += [f"-c role={role}"]
     else:
         ours += ["-c statement_timeout=0"]
+    ours += [f"-c search_path={SEARCH_PATH}"]
     return " ".join([given, *ours]).strip()
 
 
@@ -103,7 +109,8 @@ def _options(settings: PostgresSettings, role: str | None, given: str) -> str:
 def connect(settings: PostgresSettings, *, role: str | None, application_name: str) -> Iterator[Connection]:
     """A connection for a command, each statement its own transaction until ``autocommit`` is set False; closed at the end.
 
-    Raises our own errors, also for what the driver raises inside the ``with``.
+    It is the session that was asked for: role and search path are looked at. Raises our own errors, also for what the driver raises
+    inside the ``with``.
     """
     parameters: Any = connection_parameters(settings, role=role, application_name=application_name)
     try:
@@ -112,8 +119,7 @@ def connect(settings: PostgresSettings, *, role: str | None, application_name: s
         raise translate(error) from error
     try:
         connection.autocommit = True
-        if role is not None:
-            _check_role(connection, role)
+        _open_session(connection, settings, role)
         yield connection
     except psycopg2.Error as error:
         raise translate(error) from error
@@ -121,13 +127,13 @@ def connect(settings: PostgresSettings, *, role: str | None, application_name: s
         connection.close()
 
 
-def role_not_taken(role: str) -> FatalError:
-    """A pooler between here and Postgres may drop the ``options`` parameter; then the login user's rights would count."""
-    return FatalError(f"the connection did not take the role {role}: does a pooler between drop the parameter `options`?")
-
-
-def _check_role(connection: Connection, role: str) -> None:
+def _open_session(connection: Connection, settings: PostgresSettings, role: str | None) -> None:
+    steps = open_session(role, settings.postgres_schema, connection.server_version)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_user")
-        if cursor.fetchone() != (role,):
-            raise role_not_taken(role)
+        statement = next(steps)
+        while True:
+            cursor.execute(statement)
+            try:
+                statement = steps.send(cursor.fetchall())
+            except StopIteration:
+                return

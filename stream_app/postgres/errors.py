@@ -57,6 +57,13 @@ CONFLICTS: Final = ("40", "55")
 _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01", "42P10")
 """Database, schema, right, column, type or role, function, table, unique index: their messages hold names and nothing else."""
 
+_NAMED_WITHOUT_SCHEMA: Final = ("3F000", "42704", "42883", "42P01")
+_FUNCTION: Final = re.compile(
+    r"""[^\n"'(]*?PL/pgSQL[^\n"'(]*?((?:"[^"\n]+"|[\w$]+)(?:\.(?:"[^"\n]+"|[\w$]+))?)\([^\n']*\)|SQL function "([^"\n]+)" """
+)
+"""At the beginning of an error's context, the function's name, in whatever language PL/pgSQL speaks of itself. Nothing further on
+is looked at, and no `SQL statement "…"`: a statement has values in it."""
+
 _ROW_REFUSED: Final = ("22", "23", "44")
 _NOT_UNIQUE: Final = "23505"
 _NO_PARTITION: Final = ("ExecFindPartition", "ExecPartitionCheckEmitError")
@@ -125,7 +132,7 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     if code is None:
         return _translate_without_code(error)
     if code in _MISSING:
-        return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
+        return _translate_missing(error)
     if code[:2] in _ROW_REFUSED:
         return _translate_refusal(error)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
@@ -152,6 +159,18 @@ def _translate_value_error(error: ValueError) -> PipelineError:
     if isinstance(error, UnicodeEncodeError) or "NUL" in str(error):
         return RowRefusedError()
     return FatalError(f"a parameter can't be sent to Postgres ({type(error).__name__})")
+
+
+def _translate_missing(error: psycopg2.Error) -> PipelineError:
+    """Of a thing that is not there, or may not be used; its name is in the message."""
+    missing = f"{error.diag.message_primary} (SQLSTATE {error.pgcode})"
+    function = _FUNCTION.match(error.diag.context or "") if error.pgcode in _NAMED_WITHOUT_SCHEMA else None
+    if function is None:
+        return FatalError(f"{missing}; `{MIGRATE}` makes tables, roles and rights")
+    return FatalError(
+        f"{missing}, says the function {function[1] or function[2]}, which a write to the tables runs: sessions of this stream look"
+        f" for names in pg_catalog alone; it needs `ALTER FUNCTION … SET search_path`, and `{MIGRATE} --check` has the statement"
+    )
 
 
 def _translate_refusal(error: psycopg2.Error) -> PipelineError:

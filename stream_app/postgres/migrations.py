@@ -1,41 +1,41 @@
 """Brings a database to this version's tables, roles and rights: the plain SQL files of ``sql/migrations/``, each once, in order.
 
 Promise: safe to run twice, from two machines at once, and to be killed at any moment. Each file is one transaction together with
-its line in ``stream_migrations``, begun by taking an advisory lock: it is applied and known as applied, or neither. A file that
-was released is never edited; a change is a new file.
+its line in ``stream_migrations``, begun by locking that table against all that write it: it is applied and known as applied, or
+neither. A file that was released is never edited; a change is a new file.
 
-How it could break: a file that ends the transaction it runs in, or that needs to run outside of one (CREATE INDEX CONCURRENTLY).
+How it could break: a file that ends the transaction it runs in, or that needs to run outside of one (CREATE INDEX CONCURRENTLY); a
+file that writes to ``user_logins`` or computes something for each of its rows, since its owner may be one who is not to be trusted.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 
 import psycopg2
-from psycopg2.errors import DeadlockDetected, LockNotAvailable, RaiseException
+from psycopg2.errors import DeadlockDetected, DuplicateSchema, DuplicateTable, LockNotAvailable, RaiseException, UniqueViolation
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 
 from pipeline.errors import FatalError, RetryableError
 from stream_app.postgres.connection import connect
 from stream_app.postgres.errors import translate
+from stream_app.postgres.inspection import GIVEN, LOOK_LOCK_SECONDS, RECORD, Inspection, Migration, State, known_migrations
+from stream_app.postgres.queries import with_schema
+from stream_app.postgres.session import PARAMETER_RIGHTS_SINCE
 from stream_app.postgres.settings import PostgresSettings
-
-ADVISORY_LOCK = 0x73_74_72_65_61_6D
-"""One migration at a time in a database. The number is the word "stream"."""
 
 _NAMES_ONLY = ("42501", "42701", "42704", "42710", "42723", "42P07", "42P16", "42809", "0A000")
 """SQLSTATEs of statements that define things; their messages hold names of things. No row is in sight."""
 
+_MADE_BY_ANOTHER = (DuplicateSchema, DuplicateTable, UniqueViolation)
+"""What two that make the same thing at once get to hear."""
 
-@dataclass(frozen=True, slots=True)
-class Migration:
-    """One file: its name without the ending, and its statements."""
-
-    name: str
-    statements: str
+_WRITERS_MODES = (
+    "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
+)  # fmt: skip
+_ALL_MODES = ("AccessShareLock", "RowShareLock", *_WRITERS_MODES)
+_CHANGED = (GIVEN, "stream_positions", "dead_letters", "reveal_audit", RECORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,117 +49,150 @@ class Patience:
     """How long it waits for another machine's migration, which may be building an index."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """What a database has of the migrations: ``pending`` ones, and ``unknown`` ones that a newer version applied."""
-
-    pending: tuple[Migration, ...]
-    unknown: tuple[str, ...]
-    open_schema: str | None
-    """The schema of the tables, when every login may make functions and tables in it; quoted where it must be.
-
-    One may then make what others' statements find instead of what they mean. So it was in each database before Postgres 15, and is
-    after its upgrade.
-    """
-
-
-def known_migrations() -> tuple[Migration, ...]:
-    """The files of this version, in their order."""
-    directory = files("stream_app.postgres") / "sql" / "migrations"
-    paths = sorted((path for path in directory.iterdir() if path.name.endswith(".sql")), key=lambda path: path.name)
-    return tuple(Migration(path.name.removesuffix(".sql"), path.read_text()) for path in paths)
-
-
 def state(settings: PostgresSettings) -> State:
     """Read what is pending. Changes nothing and needs no right to change anything."""
-    with _connect(settings) as connection, connection.cursor() as cursor:
-        return _look(cursor)
+    with _connect(settings) as connection:
+        return _look(connection, settings.postgres_schema)
 
 
 def migrate(settings: PostgresSettings, say: Callable[[str], None], patience: Patience = Patience()) -> State:
-    """Apply what is pending; ``say`` gets a line for each migration that was applied here. Returns what was found.
+    """Apply what is pending; ``say`` gets a line for each thing that was done here. Returns what is there then.
 
     Raises :class:`FatalError` (a right or role is missing, tables are in the way) and :class:`RetryableError` (tables are in use,
     connection lost); what was applied before stays, and the next run goes on from there.
     """
     with _connect(settings) as connection:
-        connection.autocommit = False
-        with connection, connection.cursor() as cursor:
-            found = _look(cursor)
-        for migration in found.pending:
-            if _apply_patiently(connection, migration, say, patience):
+        run = _Run(connection, settings.postgres_schema, say, patience)
+        for migration in _look(connection, settings.postgres_schema).pending:
+            if run.apply_patiently(migration):
                 say(f"applied {migration.name}")
-    return found
+        run.keep_rows_out_of_log()
+        return _look(connection, settings.postgres_schema)
 
 
-def _connect(settings: PostgresSettings) -> AbstractContextManager[Connection]:
-    return connect(settings, role=None, application_name="stream_app migrate")
+@contextmanager
+def _connect(settings: PostgresSettings) -> Iterator[Connection]:
+    with connect(settings, role=None, application_name="stream_app migrate") as connection:
+        connection.autocommit = False
+        yield connection
 
 
-def _look(cursor: Cursor) -> State:
-    known, applied = known_migrations(), _applied(cursor)
-    cursor.execute("SELECT quote_ident(current_schema()) WHERE has_schema_privilege('public', current_schema(), 'CREATE')")
-    return State(
-        pending=tuple(migration for migration in known if migration.name not in applied),
-        unknown=tuple(sorted(applied - {migration.name for migration in known})),
-        open_schema=next((schema for (schema,) in cursor.fetchall()), None),
-    )
-
-
-def _applied(cursor: Cursor) -> frozenset[str]:
-    cursor.execute("SELECT to_regclass('stream_migrations') IS NOT NULL")
-    if cursor.fetchone() != (True,):
-        return frozenset()
-    cursor.execute("SELECT name FROM stream_migrations")
-    return frozenset(name for (name,) in cursor.fetchall())
-
-
-def _apply_patiently(connection: Connection, migration: Migration, say: Callable[[str], None], patience: Patience) -> bool:
-    for attempt in range(1, patience.attempts + 1):
-        try:
-            return _apply(connection, migration, patience)
-        except (LockNotAvailable, DeadlockDetected) as error:
-            if attempt == patience.attempts:
-                raise RetryableError(f"{migration.name}: a table it changes is in use; run it again in a quieter minute") from error
-            say(f"waiting to apply {migration.name}: a table it changes is in use")
-            time.sleep(patience.pause_seconds)
-        except RaiseException as error:  # raised by the file itself
-            raise FatalError(f"{migration.name}: {error.diag.message_primary}") from error
-        except psycopg2.Error as error:
-            if error.pgcode in _NAMES_ONLY:
-                raise FatalError(
-                    f"{migration.name}: {error.diag.message_primary} (SQLSTATE {error.pgcode}); nothing of it was applied"
-                ) from error
-            raise translate(error) from error
-    raise AssertionError("attempts is at least 1")
-
-
-def _apply(connection: Connection, migration: Migration, patience: Patience) -> bool:
-    """Apply one file in one transaction; False when another machine did so first."""
+def _look(connection: Connection, schema: str) -> State:
     with connection, connection.cursor() as cursor:
-        cursor.execute("SET LOCAL client_connection_check_interval = '2s'")  # killed in the middle, it lets go of its locks soon
-        _limit_lock_wait(cursor, patience.turn_seconds)
+        inspection = Inspection(cursor, schema)
+        _limit_lock_wait(inspection, LOOK_LOCK_SECONDS)
+        return inspection.state(known_migrations())
+
+
+def _limit_lock_wait(inspection: Inspection, seconds: float) -> None:
+    inspection.ask("limit_lock_wait", {"milliseconds": str(round(seconds * 1_000))})
+
+
+class _OvertakenError(Exception):
+    """Another machine made the schema or the table of what was applied, at the same moment."""
+
+
+class _Run:
+    """One connection's way through the files."""
+
+    def __init__(self, connection: Connection, schema: str, say: Callable[[str], None], patience: Patience) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._say = say
+        self._patience = patience
+
+    def apply_patiently(self, migration: Migration) -> bool:
+        """Apply one file; False when another machine did so first."""
+        for attempt in range(1, self._patience.attempts + 1):
+            try:
+                return self._apply(migration)
+            except _OvertakenError as error:
+                if attempt == self._patience.attempts:
+                    raise RetryableError(f"{migration.name}: another migrate is at work; run it again") from error
+            except (LockNotAvailable, DeadlockDetected) as error:
+                in_use = f"a table it changes is in use{self._held_by(_ALL_MODES, *_CHANGED)}"
+                if attempt == self._patience.attempts:
+                    raise RetryableError(f"{migration.name}: {in_use}; run it again in a quieter minute") from error
+                self._say(f"waiting to apply {migration.name}: {in_use}")
+                time.sleep(self._patience.pause_seconds)
+            except RaiseException as error:  # raised by the file itself
+                raise FatalError(f"{migration.name}: {error.diag.message_primary}") from error
+            except psycopg2.Error as error:
+                if error.pgcode in _NAMES_ONLY:
+                    raise FatalError(
+                        f"{migration.name}: {error.diag.message_primary} (SQLSTATE {error.pgcode}); nothing of it was applied"
+                    ) from error
+                raise translate(error) from error
+        raise AssertionError("attempts is at least 1")
+
+    def keep_rows_out_of_log(self) -> None:
+        """Where a superuser migrates, and Postgres knows such a right: grant it, in all databases of the server at once."""
+        if self._connection.server_version < PARAMETER_RIGHTS_SINCE:
+            return
+        for _ in range(self._patience.attempts):
+            try:
+                with self._inspection() as inspection:
+                    if not (inspection.is_superuser() and inspection.role_exists()) or inspection.may_keep_rows_out_of_log():
+                        return
+                    inspection.ask("keep_rows_out_of_log")
+            except (psycopg2.errors.InternalError_, UniqueViolation):  # another database's migrate grants it at this moment
+                time.sleep(self._patience.pause_seconds / 100)
+            else:
+                self._say("granted: sessions of this stream may keep rows out of the server's log")
+                return
+
+    def _apply(self, migration: Migration) -> bool:
+        """Apply one file in one transaction; False when another machine did so first."""
+        turn_taken = False
         try:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
+            with self._inspection() as inspection:
+                inspection.refuse_others_record()  # before the wait: it may be another's lock that would be waited for
+                inspection.ask("notice_closed_connection")
+                _limit_lock_wait(inspection, self._patience.turn_seconds)
+                self._make_record(inspection)
+                inspection.ask("take_turn")
+                turn_taken = True
+                inspection.refuse_others_record()
+                _limit_lock_wait(inspection, self._patience.lock_seconds)
+                if migration.name in inspection.applied():
+                    return False
+                inspection.run(with_schema(migration.statements, self._schema))
+                inspection.ask("write_record", {"name": migration.name})
+        except _MADE_BY_ANOTHER as error:
+            if turn_taken:
+                raise
+            raise _OvertakenError from error
         except LockNotAvailable as error:
-            raise RetryableError(f"another migrate is still at work after {patience.turn_seconds:g} s; run it again") from error
-        _limit_lock_wait(cursor, patience.lock_seconds)
-        cursor.execute(_RECORD_TABLE)  # before the look: it makes this session hear of a table that was made while it waited
-        if migration.name in _applied(cursor):
-            return False
-        cursor.execute(migration.statements)
-        cursor.execute("INSERT INTO stream_migrations (name) VALUES (%s)", (migration.name,))
-    return True
+            if turn_taken:
+                raise
+            raise RetryableError(
+                f"{self._schema}.{RECORD} is still locked after {self._patience.turn_seconds:g} s"
+                f"{self._held_by(_WRITERS_MODES, RECORD)}: is another migrate at work? Run it again"
+            ) from error
+        return True
+
+    def _make_record(self, inspection: Inspection) -> None:
+        """The schema and the table of what was applied, where they are missing.
+
+        One that another machine has made and not committed yet is waited for as a lock is, and then is there:
+        :class:`_OvertakenError`. What fails after this takes both back.
+        """
+        if inspection.has_record():
+            return
+        if not inspection.ask("look_at_schema"):
+            inspection.ask("make_schema")
+        inspection.ask("make_record")
+
+    def _held_by(self, modes: tuple[str, ...], *tables: str) -> str:
+        with self._inspection() as inspection:
+            holders = inspection.holders(modes, *tables)
+        return f" by {holders}" if holders else ""
+
+    @contextmanager
+    def _inspection(self) -> Iterator[Inspection]:
+        """A transaction: committed at its end, rolled back after an error."""
+        with self._connection, self._connection.cursor() as cursor:
+            yield Inspection(cursor, self._schema)
 
 
-def _limit_lock_wait(cursor: Cursor, seconds: float) -> None:
-    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{round(seconds * 1_000)}ms",))
-
-
-_RECORD_TABLE = """
-CREATE TABLE IF NOT EXISTS stream_migrations (
-    name       text        PRIMARY KEY,
-    applied_at timestamptz NOT NULL DEFAULT now(),
-    applied_by text        NOT NULL DEFAULT session_user
-)
-"""
+__all__ = ["Migration", "Patience", "State", "known_migrations", "migrate", "state"]

@@ -50,6 +50,11 @@ class ConnectionPool:
         self._sessions = SessionLog(role)
 
     @property
+    def schema(self) -> str:
+        """The schema of the tables (POSTGRES_SCHEMA)."""
+        return self._settings.postgres_schema
+
+    @property
     def connections_open(self) -> int:
         """How many are open."""
         return self._connections.open
@@ -106,5 +111,5 @@ class ConnectionPool:
 
     async def _connect(self) -> aiopg.Connection:
         connection = await connect_async(self._settings, role=self._role, application_name=self._application_name)
-        self._sessions.opened(connection.raw)
+        self._sessions.opened(connection.raw, connection.settings_that_log_rows)
         return connection

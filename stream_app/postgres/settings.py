@@ -1,10 +1,17 @@
 """How to reach Postgres: the settings of every process and command that does."""
 
+import re
 from typing import Literal
 
-from pydantic import Field, FilePath, SecretStr
+from pydantic import Field, FilePath, SecretStr, field_validator
 
 from pipeline.settings import PositiveSeconds, Settings
+
+_SCHEMA = re.compile(r"[^\W\d][\w$-]*")
+"""What stands in a quoted name, in a literal and in psycopg2's statements as it is."""
+
+_SCHEMA_BYTES_MAX = 63
+"""Postgres cuts a longer name off without an error."""
 
 
 class PostgresSettings(Settings):
@@ -17,6 +24,11 @@ class PostgresSettings(Settings):
     postgres_password_file: FilePath | None = Field(
         None,
         description="File with the password; it has the last word over the DSN. Read for each connection, so a rotated one works.",
+    )
+    postgres_schema: str = Field(
+        "public",
+        description="The schema of our tables, the same for all processes. `migrate` makes it where it is missing, closed to other"
+        " logins. No session looks for names anywhere but there and in `pg_catalog`.",
     )
     postgres_sslmode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = Field(
         None, description="TLS to Postgres, as libpq names it; `verify-full` in production. Unset: as the DSN says, else `prefer`."
@@ -38,3 +50,12 @@ class PostgresSettings(Settings):
         le=3_600,
         description="A connection whose other end vanished without a word is given up after about this long (TCP's own timeouts).",
     )
+
+    @field_validator("postgres_schema")
+    @classmethod
+    def _a_schema_for_tables(cls, name: str) -> str:
+        if _SCHEMA.fullmatch(name) is None or len(name.encode()) > _SCHEMA_BYTES_MAX:
+            raise ValueError(f"expected letters, digits, _, $ and -, not a digit first, {_SCHEMA_BYTES_MAX} bytes at most")
+        if name.startswith("pg_") or name == "information_schema":
+            raise ValueError("expected a schema for tables; this one is Postgres's own")
+        return name

@@ -66,6 +66,11 @@ def everything_left(pipeline: RunningPipeline, postgres: Postgres, scrapes: list
     return b"\n".join(parts)
 
 
+def personal_words(text: bytes) -> set[bytes]:
+    """What may be a user id or a token in a text."""
+    return set(re.findall(rb"[\w-]{8,}", text))
+
+
 def raw_values(logins: list[MadeUpLogin]) -> set[bytes]:
     return {value.encode() for login in logins for value in (login.ip, login.device_id)}
 
@@ -107,6 +112,38 @@ def test_20000_messages_each_once_although_everything_is_killed(
     pipeline.stop_all()
     found = set(RAW_VALUE.findall(left)) & raw_values(logins)
     assert found == set()
+    assert personal_words(postgres.log_file.read_bytes()) & user_ids_and_tokens(pipeline) == set()
+
+
+def user_ids_and_tokens(pipeline: RunningPipeline) -> set[bytes]:
+    """Of all rows that were written."""
+    rows = pipeline.query("SELECT user_id, masked_ip, masked_device_id FROM user_logins")
+    return {str(cell).encode() for row in rows for cell in row}
+
+
+def test_of_rows_that_postgres_refuses_nothing_is_left_in_its_log(pipeline: RunningPipeline, postgres: Postgres) -> None:
+    """Neither of those refused nor of those beside them in a statement. The log settings are those that Postgres comes with."""
+    logins = [asdict(login) for login in made_up_logins(2_000)]
+    pipeline.query("ALTER TABLE user_logins ADD CONSTRAINT not_refused CHECK (locale IS DISTINCT FROM 'XX')")
+    for number, login in enumerate(logins):
+        login |= {"user_id": f"user-id-{number}", "locale": "XX" if number % 200 == 0 else "DE"}
+    before = postgres.log_file.stat().st_size
+    pipeline.start_worker()
+    pipeline.produce(
+        (str(number).encode(), json.dumps(login).encode(), {"sent-at": str(1_795_000_000_000 + number).encode()})
+        for number, login in enumerate(logins)
+    )
+    pipeline.wait_drained()
+    assert pipeline.query("SELECT DISTINCT reason FROM dead_letters") == [("row_refused",)]
+    assert (pipeline.count("user_logins"), pipeline.count("dead_letters")) == (1_990, 10)
+    with postgres.log_file.open("rb") as log:
+        log.seek(before)
+        said = log.read()
+    assert said.count(b"violates check constraint") >= 10
+    refused = {str(login["user_id"]).encode() for login in logins if login["locale"] == "XX"}
+    assert personal_words(said) & (user_ids_and_tokens(pipeline) | refused) == set()
+    assert [word for word in (b"STATEMENT:", b"DETAIL:", b"CONTEXT:", b"QUERY:") if word in said] == []
+    assert "postgres_logs_rows" not in pipeline.log("worker")
 
 
 def test_the_search_for_raw_values_finds_one(pipeline: RunningPipeline, postgres: Postgres) -> None:

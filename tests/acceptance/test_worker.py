@@ -120,6 +120,7 @@ def test_a_start_tells_the_policy_in_force_and_no_secret(pipeline: RunningPipeli
         "postgres_database": login["dbname"],
         "postgres_login": login["user"],
         "postgres_role": "stream_writer",
+        "postgres_schema": "public",
         "postgres_sslmode": "prefer",
     }
     assert {name: value for name, value in policy.items() if name not in {"event", "level", "logger", "timestamp"}} == expected

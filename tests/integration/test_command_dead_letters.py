@@ -83,5 +83,5 @@ def test_database_that_was_not_migrated_is_told_how(command: Command, fresh_data
     """Another database of this server has made the roles; the tables are missing."""
     result = command("dead-letters", "list", POSTGRES_DSN=fresh_database)
     assert result.exit_code == 1
-    assert 'relation "dead_letters" does not exist' in result.stderr
+    assert 'relation "public.dead_letters" does not exist' in result.stderr
     assert "`faust -A stream_app migrate`" in result.stderr

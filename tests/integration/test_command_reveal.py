@@ -109,7 +109,7 @@ def test_unknown_field_and_no_token_are_refused(command: Command, officer: Execu
     ("before", "says"),
     [
         (f"REVOKE INSERT (reason) ON reveal_audit FROM {PRIVACY_OFFICER}", "permission denied for table reveal_audit"),
-        ("ALTER TABLE reveal_audit RENAME TO elsewhere", 'relation "reveal_audit" does not exist'),
+        ("ALTER TABLE reveal_audit RENAME TO elsewhere", 'relation "public.reveal_audit" does not exist'),
         ("ALTER ROLE officer SET default_transaction_read_only = on", "read-only"),
     ],
 )

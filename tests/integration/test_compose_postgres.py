@@ -47,7 +47,7 @@ def test_the_worker_logs_in_by_its_password_file_and_takes_the_writers_role(comp
         cursor.execute("SELECT session_user, current_user")
         assert cursor.fetchone() == ("worker", WRITER)
         cursor.execute(
-            "INSERT INTO stream_positions (consumer_group, topic, partition, next_offset, epoch, owner)"
+            "INSERT INTO public.stream_positions (consumer_group, topic, partition, next_offset, epoch, owner)"
             " VALUES ('group', 'logins', 0, 0, 1, 'test')"
         )
 
@@ -57,12 +57,15 @@ def test_the_monitor_logs_in_and_sees_counts_only(compose_postgres: PostgresSett
     dsn = make_dsn(**{**parse_dsn(compose_postgres.postgres_dsn.get_secret_value()), "user": "monitor"})
     monitor = compose_postgres.model_copy(update={"postgres_dsn": SecretStr(dsn)})
     with connect(monitor, role=MONITOR, application_name="test") as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT session_user, current_user, (SELECT count(*) FROM (SELECT reason FROM dead_letters) AS letters)")
+        cursor.execute(
+            "SELECT session_user, current_user, (SELECT count(*) FROM (SELECT reason FROM public.dead_letters) AS letters)"
+        )
         assert cursor.fetchone() == ("monitor", MONITOR, 0)
 
 
 @pytest.mark.parametrize(
-    "statement", ["SELECT masked_ip FROM user_logins", "DROP TABLE dead_letters", "SELECT sealed FROM dead_letters"]
+    "statement",
+    ["SELECT masked_ip FROM public.user_logins", "DROP TABLE public.dead_letters", "SELECT sealed FROM public.dead_letters"],
 )
 def test_the_worker_may_not_read_what_it_wrote_or_change_a_table(statement: str, compose_postgres: PostgresSettings) -> None:
     assert compose_postgres.postgres_dsn is not None

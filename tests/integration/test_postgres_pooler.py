@@ -52,11 +52,14 @@ def pooler_port(postgres: Postgres) -> Iterator[int]:
 
 
 @pytest.mark.usefixtures("migrated_template")
-def test_session_without_its_role_is_refused(postgres: Postgres, pooler_port: int) -> None:
-    """Else the login user's rights would count: here the superuser's."""
+def test_session_without_its_role_or_path_is_refused(postgres: Postgres, pooler_port: int) -> None:
+    """Else the login user's rights would count, here the superuser's, and what others put into the schema would be found."""
     dsn = make_dsn(**{**parse_dsn(postgres.dsn), "port": str(pooler_port), "sslmode": "disable"})
     settings = PostgresSettings(postgres_dsn=SecretStr(dsn))
-    with connect(settings, role=None, application_name="test"):
+    with (
+        pytest.raises(FatalError, match=r"did not take the search path pg_catalog,pg_temp: does a pooler"),
+        connect(settings, role=None, application_name="test"),
+    ):
         pass
     with (
         pytest.raises(FatalError, match="did not take the role stream_writer"),

@@ -17,21 +17,21 @@ from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
 
 ROLES = (WRITER, OPERATOR, ANALYST, PRIVACY_OFFICER, MONITOR)
-COMMANDS = load_queries("commands.sql")
-WORKER = load_queries("worker.sql")
+COMMANDS = load_queries("commands.sql", "public")
+WORKER = load_queries("worker.sql", "public")
 PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
 
 ADD_LOGIN = (
-    "INSERT INTO user_logins (user_id, sent_at, message_id) SELECT 'u', now(), gen_random_uuid()"
+    "INSERT INTO public.user_logins (user_id, sent_at, message_id) SELECT 'u', now(), gen_random_uuid()"
     " ON CONFLICT (sent_at, message_id) DO NOTHING"
 )
 ADD_LETTER = (
-    "INSERT INTO dead_letters (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, sealed)"
+    "INSERT INTO public.dead_letters (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, sealed)"
     r" SELECT 'g', 't', 0, 7, gen_random_uuid(), now(), 'not_json', NULL, '\x00' ON CONFLICT (sent_at, message_id) DO NOTHING"
 )
 FENCED_WRITE = f"""
 WITH moved AS (
-    UPDATE stream_positions SET next_offset = 9, updated_at = now()
+    UPDATE public.stream_positions SET next_offset = 9, updated_at = now()
     WHERE consumer_group = 'g' AND topic = 't' AND partition = 0 AND epoch = 1 AND next_offset = 5 RETURNING 1
 ), written AS ({ADD_LOGIN} RETURNING 1), letters AS ({ADD_LETTER} RETURNING 1)
 SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT count(*) FROM letters)
@@ -42,48 +42,56 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("write a batch", FENCED_WRITE, (WRITER,)),
     ("add a login", ADD_LOGIN, (WRITER,)),
     ("add a dead letter", ADD_LETTER, (WRITER,)),
-    ("read a position", "SELECT next_offset, epoch FROM stream_positions", (WRITER, OPERATOR)),
-    ("see how far a partition is", "SELECT partition, next_offset FROM stream_positions", (WRITER, OPERATOR, MONITOR)),
-    ("claim", "INSERT INTO stream_positions VALUES ('g', 't', 1, 0, 1, 'o', now())", (WRITER,)),
+    ("read a position", "SELECT next_offset, epoch FROM public.stream_positions", (WRITER, OPERATOR)),
+    ("see how far a partition is", "SELECT partition, next_offset FROM public.stream_positions", (WRITER, OPERATOR, MONITOR)),
+    ("claim", "INSERT INTO public.stream_positions VALUES ('g', 't', 1, 0, 1, 'o', now())", (WRITER,)),
     (
         "move a position",
-        "UPDATE stream_positions SET next_offset = 1, epoch = 2, owner = 'o', updated_at = now()",
+        "UPDATE public.stream_positions SET next_offset = 1, epoch = 2, owner = 'o', updated_at = now()",
         (WRITER, OPERATOR),
     ),
-    ("rename a position", "UPDATE stream_positions SET topic = 'other'", ()),
-    ("remove a position", "DELETE FROM stream_positions", ()),
-    ("see which messages are rows", "SELECT sent_at, message_id FROM user_logins", (WRITER, ANALYST)),
-    ("read a masked value", "SELECT masked_ip FROM user_logins", (ANALYST,)),
-    ("read whole rows", "SELECT * FROM user_logins", (ANALYST,)),
+    ("rename a position", "UPDATE public.stream_positions SET topic = 'other'", ()),
+    ("remove a position", "DELETE FROM public.stream_positions", ()),
+    ("see which messages are rows", "SELECT sent_at, message_id FROM public.user_logins", (WRITER, ANALYST)),
+    ("read a masked value", "SELECT masked_ip FROM public.user_logins", (ANALYST,)),
+    ("read whole rows", "SELECT * FROM public.user_logins", (ANALYST,)),
     ("get what was written back", f"{ADD_LOGIN} RETURNING user_id", ()),
-    ("change a row", "UPDATE user_logins SET locale = 'XX'", ()),
-    ("remove rows", "DELETE FROM user_logins", ()),
-    ("empty the rows", "TRUNCATE user_logins", ()),
-    ("lock the rows", "LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE", ()),
-    ("change the table", "ALTER TABLE user_logins ADD COLUMN ip text", ()),
-    ("make a table", "CREATE TABLE mine (a integer)", ()),
-    ("make a trigger", "CREATE TRIGGER mine AFTER INSERT ON user_logins EXECUTE FUNCTION reveal_audit_refuse_change()", ()),
-    ("read dead letters", "SELECT reason, sealed FROM dead_letters", (OPERATOR,)),
-    ("see which messages are dead letters", "SELECT sent_at, message_id FROM dead_letters", (WRITER, OPERATOR)),
-    ("resolve a dead letter", "UPDATE dead_letters SET resolution = 'replayed'", (OPERATOR,)),
-    ("change a dead letter", r"UPDATE dead_letters SET sealed = '\x00'", ()),
-    ("remove dead letters", "DELETE FROM dead_letters", ()),
-    ("audit a reveal", "INSERT INTO reveal_audit (reason, field, tokens) VALUES ('ticket 1', 'ip', 1)", (PRIVACY_OFFICER,)),
-    ("audit in another's name", "INSERT INTO reveal_audit (who, reason, field, tokens) VALUES ('x', 'y', 'ip', 1)", ()),
-    ("audit at another time", "INSERT INTO reveal_audit (revealed_at, reason, field, tokens) VALUES (now(), 'y', 'ip', 1)", ()),
+    ("change a row", "UPDATE public.user_logins SET locale = 'XX'", ()),
+    ("remove rows", "DELETE FROM public.user_logins", ()),
+    ("empty the rows", "TRUNCATE public.user_logins", ()),
+    ("lock the rows", "LOCK TABLE public.user_logins IN ACCESS EXCLUSIVE MODE", ()),
+    ("change the table", "ALTER TABLE public.user_logins ADD COLUMN ip text", ()),
+    ("make a table", "CREATE TABLE public.mine (a integer)", ()),
+    (
+        "make a trigger",
+        "CREATE TRIGGER mine AFTER INSERT ON public.user_logins EXECUTE FUNCTION public.reveal_audit_refuse_change()",
+        (),
+    ),
+    ("read dead letters", "SELECT reason, sealed FROM public.dead_letters", (OPERATOR,)),
+    ("see which messages are dead letters", "SELECT sent_at, message_id FROM public.dead_letters", (WRITER, OPERATOR)),
+    ("resolve a dead letter", "UPDATE public.dead_letters SET resolution = 'replayed'", (OPERATOR,)),
+    ("change a dead letter", r"UPDATE public.dead_letters SET sealed = '\x00'", ()),
+    ("remove dead letters", "DELETE FROM public.dead_letters", ()),
+    ("audit a reveal", "INSERT INTO public.reveal_audit (reason, field, tokens) VALUES ('ticket 1', 'ip', 1)", (PRIVACY_OFFICER,)),
+    ("audit in another's name", "INSERT INTO public.reveal_audit (who, reason, field, tokens) VALUES ('x', 'y', 'ip', 1)", ()),
+    (
+        "audit at another time",
+        "INSERT INTO public.reveal_audit (revealed_at, reason, field, tokens) VALUES (now(), 'y', 'ip', 1)",
+        (),
+    ),
     (
         "count dead letters",
-        "SELECT reason, count(*) FROM dead_letters WHERE resolution IS NULL GROUP BY reason",
+        "SELECT reason, count(*) FROM public.dead_letters WHERE resolution IS NULL GROUP BY reason",
         (OPERATOR, MONITOR),
     ),
-    ("count reveals", "SELECT field, sum(tokens) FROM reveal_audit GROUP BY field", (PRIVACY_OFFICER, MONITOR)),
-    ("see who revealed and why", "SELECT who, reason FROM reveal_audit", (PRIVACY_OFFICER,)),
-    ("read the audit", "SELECT * FROM reveal_audit", (PRIVACY_OFFICER,)),
-    ("change the audit", "UPDATE reveal_audit SET reason = 'other'", ()),
-    ("shorten the audit", "DELETE FROM reveal_audit", ()),
-    ("empty the audit", "TRUNCATE reveal_audit", ()),
-    ("see the migrations", "SELECT name FROM stream_migrations", ROLES),
-    ("forget a migration", "DELETE FROM stream_migrations", ()),
+    ("count reveals", "SELECT field, sum(tokens) FROM public.reveal_audit GROUP BY field", (PRIVACY_OFFICER, MONITOR)),
+    ("see who revealed and why", "SELECT who, reason FROM public.reveal_audit", (PRIVACY_OFFICER,)),
+    ("read the audit", "SELECT * FROM public.reveal_audit", (PRIVACY_OFFICER,)),
+    ("change the audit", "UPDATE public.reveal_audit SET reason = 'other'", ()),
+    ("shorten the audit", "DELETE FROM public.reveal_audit", ()),
+    ("empty the audit", "TRUNCATE public.reveal_audit", ()),
+    ("see the migrations", "SELECT name FROM public.stream_migrations", ROLES),
+    ("forget a migration", "DELETE FROM public.stream_migrations", ()),
     ("make a role", "CREATE ROLE mine", ()),
     ("read files of the server", "COPY (SELECT 1) TO '/tmp/made_up'", ()),
 )
@@ -93,7 +101,7 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 def database(postgres: Postgres, migrated_template: str) -> Iterator[str]:
     dsn = postgres.create_database(template=migrated_template)
     with closing(psycopg2.connect(dsn)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute("INSERT INTO stream_positions VALUES ('g', 't', 0, 5, 1, 'o', now())")
+        cursor.execute("INSERT INTO public.stream_positions VALUES ('g', 't', 0, 5, 1, 'o', now())")
     yield dsn
     postgres.drop_database(dsn)
 
@@ -161,11 +169,15 @@ def test_role_may_run_the_statements_of_its_job(
 
 def test_audit_is_append_only_for_its_owner_too(database: str) -> None:
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
-        cursor.execute("INSERT INTO reveal_audit (reason, field, tokens) VALUES ('r', 'ip', 1)")
+        cursor.execute("INSERT INTO public.reveal_audit (reason, field, tokens) VALUES ('r', 'ip', 1)")
         connection.commit()
-        for statement in ("UPDATE reveal_audit SET reason = 'other'", "DELETE FROM reveal_audit", "TRUNCATE reveal_audit"):
+        for statement in (
+            "UPDATE public.reveal_audit SET reason = 'other'",
+            "DELETE FROM public.reveal_audit",
+            "TRUNCATE public.reveal_audit",
+        ):
             assert not is_allowed(cursor, statement)
-        cursor.execute("SELECT reason FROM reveal_audit")
+        cursor.execute("SELECT reason FROM public.reveal_audit")
         assert cursor.fetchall() == [("r",)]
 
 
@@ -175,7 +187,7 @@ def test_audit_names_the_login_user_whatever_the_role(database: str, login: Post
     with connect(login, role=PRIVACY_OFFICER, application_name="test") as connection, connection.cursor() as cursor:
         cursor.execute(COMMANDS["add_reveal_audit"], {"reason": "r", "field": "ip", "tokens": 3})
         cursor.execute(
-            "SELECT who, field, tokens, now() - revealed_at < interval '1 minute' FROM reveal_audit ORDER BY id DESC LIMIT 1"
+            "SELECT who, field, tokens, now() - revealed_at < interval '1 minute' FROM public.reveal_audit ORDER BY id DESC LIMIT 1"
         )
         assert cursor.fetchall() == [("plain_login", "ip", 3, True)]
 
@@ -201,7 +213,7 @@ def test_role_stays_after_reset(sessions: dict[str, Connection]) -> None:
 def test_newest_dead_letters_come_from_the_index(database: str) -> None:
     with closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO dead_letters SELECT 'g', 't', 0, n, gen_random_uuid(), now(), 'r', NULL, ''"
+            "INSERT INTO public.dead_letters SELECT 'g', 't', 0, n, gen_random_uuid(), now(), 'r', NULL, ''"
             " FROM generate_series(1, 5000) n"
         )
         cursor.execute("ANALYZE dead_letters")

@@ -20,7 +20,7 @@ from stream_app.postgres.settings import PostgresSettings
 
 VALUE = "203.0.113.7"
 ADD_LETTER = (
-    "INSERT INTO dead_letters (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, sealed)"
+    "INSERT INTO public.dead_letters (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, sealed)"
     " VALUES ('g', %s, 0, %s, %s, now(), 'r', '')"
 )
 MESSAGE_ID = "00000000-0000-4000-8000-000000000000"
@@ -53,7 +53,7 @@ def outcome(
 
 
 def test_row_refusals_name_the_column_where_postgres_does(settings: PostgresSettings) -> None:
-    login = "INSERT INTO user_logins (user_id, app_version, create_date) VALUES (%s, %s, %s)"
+    login = "INSERT INTO public.user_logins (user_id, app_version, create_date) VALUES (%s, %s, %s)"
     refused = [
         (outcome(settings, login, (VALUE * 30, 1, None)), None),  # 22001: too long
         (outcome(settings, login, ("u", 2**31, None)), None),  # 22003: out of range
@@ -67,17 +67,17 @@ def test_row_refusals_name_the_column_where_postgres_does(settings: PostgresSett
 
 
 def test_what_is_missing_is_named(settings: PostgresSettings, superuser: Connection) -> None:
-    assert str(outcome(settings, "SELECT masked_ip FROM user_logins")).startswith(
+    assert str(outcome(settings, "SELECT masked_ip FROM public.user_logins")).startswith(
         "permission denied for table user_logins (SQLSTATE 42501)"
     )
-    superuser.cursor().execute("ALTER TABLE stream_positions DROP COLUMN owner")
-    assert str(outcome(settings, "UPDATE stream_positions SET owner = %s", (VALUE,))).startswith(
+    superuser.cursor().execute("ALTER TABLE public.stream_positions DROP COLUMN owner")
+    assert str(outcome(settings, "UPDATE public.stream_positions SET owner = %s", (VALUE,))).startswith(
         'column "owner" of relation "stream_positions" does not exist (SQLSTATE 42703)'
     )
-    superuser.cursor().execute("DROP TABLE user_logins")
-    error = outcome(settings, "INSERT INTO user_logins (user_id) VALUES (%s)", (VALUE,))
+    superuser.cursor().execute("DROP TABLE public.user_logins")
+    error = outcome(settings, "INSERT INTO public.user_logins (user_id) VALUES (%s)", (VALUE,))
     assert isinstance(error, FatalError)
-    assert str(error).startswith('relation "user_logins" does not exist (SQLSTATE 42P01); `faust -A stream_app migrate`')
+    assert str(error).startswith('relation "public.user_logins" does not exist (SQLSTATE 42P01); `faust -A stream_app migrate`')
 
 
 def test_statement_that_is_wrong_is_not_quoted(settings: PostgresSettings) -> None:
@@ -91,11 +91,11 @@ def test_what_passes_by_itself_is_tried_again(settings: PostgresSettings, superu
     hurried = settings.model_copy(update={"postgres_statement_timeout_seconds": 0.1})
     outcomes = [outcome(hurried, "SELECT pg_sleep(60)")]
     with superuser.cursor() as cursor:
-        cursor.execute("BEGIN; LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
-        outcomes.append(outcome(hurried, "INSERT INTO user_logins (user_id) VALUES ('u')"))
-        outcomes.append(outcome(settings, "BEGIN; LOCK TABLE user_logins IN ROW EXCLUSIVE MODE NOWAIT"))
+        cursor.execute("BEGIN; LOCK TABLE public.user_logins IN ACCESS EXCLUSIVE MODE")
+        outcomes.append(outcome(hurried, "INSERT INTO public.user_logins (user_id) VALUES ('u')"))
+        outcomes.append(outcome(settings, "BEGIN; LOCK TABLE public.user_logins IN ROW EXCLUSIVE MODE NOWAIT"))
         cursor.execute("ROLLBACK")
-    outcomes.append(outcome(settings, "SET TRANSACTION READ ONLY; INSERT INTO user_logins (user_id) VALUES ('u')"))
+    outcomes.append(outcome(settings, "SET TRANSACTION READ ONLY; INSERT INTO public.user_logins (user_id) VALUES ('u')"))
     outcomes.append(outcome(settings, "SELECT pg_terminate_backend(pg_backend_pid())", role=None))
     for error, says in zip(outcomes, ("57014", "57014", "55P03", "25006", "connection was closed"), strict=True):
         assert isinstance(error, RetryableError)
@@ -103,8 +103,8 @@ def test_what_passes_by_itself_is_tried_again(settings: PostgresSettings, superu
 
 
 def test_deadlock_is_tried_again(settings: PostgresSettings, superuser: Connection, migrated_database: str) -> None:
-    superuser.cursor().execute("INSERT INTO stream_positions VALUES ('g', 't', 0, 0, 0, 'o'), ('g', 't', 1, 0, 0, 'o')")
-    lock = "UPDATE stream_positions SET epoch = 1 WHERE partition = %s"
+    superuser.cursor().execute("INSERT INTO public.stream_positions VALUES ('g', 't', 0, 0, 0, 'o'), ('g', 't', 1, 0, 0, 'o')")
+    lock = "UPDATE public.stream_positions SET epoch = 1 WHERE partition = %s"
     with closing(psycopg2.connect(migrated_database)) as other, ThreadPoolExecutor(1) as thread:
         other.cursor().execute("SET deadlock_timeout = '1h'")  # so ours is the one that is ended
         other.cursor().execute(lock, (0,))

@@ -2,6 +2,8 @@
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
 
+IN_SCHEMA = "(SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)"
+
 _PARTS = {
     "relations": """
         SELECT relname, relkind, relpersistence, reloptions::text,
@@ -16,9 +18,12 @@ _PARTS = {
         WHERE relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped ORDER BY relname, attnum""",
     "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexdef",
     "constraints": """
-        SELECT conrelid::regclass::text, conname, convalidated, pg_get_constraintdef(oid)
-        FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY conrelid::regclass::text, conname""",
-    "triggers": "SELECT pg_get_triggerdef(oid), tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname",
+        SELECT relname, conname, convalidated, pg_get_constraintdef(pg_constraint.oid)
+        FROM pg_constraint LEFT JOIN pg_class ON pg_class.oid = conrelid
+        WHERE connamespace = 'public'::regnamespace ORDER BY relname, conname""",
+    "triggers": """
+        SELECT pg_get_triggerdef(pg_trigger.oid), tgenabled FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid
+        WHERE relnamespace = 'public'::regnamespace AND NOT tgisinternal ORDER BY tgname""",
     "functions": """
         SELECT pg_get_functiondef(oid), proacl::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY proname""",
     "schema rights": """
@@ -27,10 +32,11 @@ _PARTS = {
 }
 
 
-def describe(cursor: Cursor) -> dict[str, list[tuple[object, ...]]]:
-    """The schema ``public``, part by part."""
+def describe(cursor: Cursor, schema: str = "public") -> dict[str, list[tuple[object, ...]]]:
+    """A schema, part by part."""
     parts: dict[str, list[tuple[object, ...]]] = {}
     for part, statement in _PARTS.items():
-        cursor.execute(statement)
+        there = statement.replace("'public'::regnamespace", IN_SCHEMA).replace("'public'", "%(schema)s")
+        cursor.execute(there, {"schema": schema})
         parts[part] = cursor.fetchall()
     return parts

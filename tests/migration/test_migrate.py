@@ -1,6 +1,7 @@
 """`migrate` on every state that a database may be in."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError, RetryableError
 from stream_app.postgres import migrations
 from stream_app.postgres.migrations import Migration, Patience, known_migrations, migrate, state
+from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
 
 NAMES = [migration.name for migration in known_migrations()]
@@ -75,9 +77,10 @@ def with_column(definition: str) -> str:
 
 
 def run(settings: PostgresSettings, patience: Patience = HURRIED) -> list[str]:
+    """What it says, but for what happens once on a server."""
     said: list[str] = []
     migrate(settings, said.append, patience)
-    return said
+    return [line for line in said if not line.startswith("granted: ")]
 
 
 def all_rows(cursor: Cursor, statement: str) -> list[tuple[object, ...]]:
@@ -88,7 +91,7 @@ def all_rows(cursor: Cursor, statement: str) -> list[tuple[object, ...]]:
 def test_empty_database_gets_each_migration_once(settings: PostgresSettings, cursor: Cursor) -> None:
     assert [migration.name for migration in state(settings).pending] == NAMES
     assert run(settings) == [f"applied {name}" for name in NAMES]
-    assert state(settings) == migrations.State(pending=(), unknown=(), open_schema=None)
+    assert state(settings) == migrations.State(pending=(), unknown=(), warnings=())
     assert all_rows(cursor, "SELECT name FROM stream_migrations ORDER BY applied_at") == [(name,) for name in NAMES]
     assert {name for (name,) in all_rows(cursor, "SELECT rolname FROM pg_roles WHERE rolname ~ '^stream_'")} == ROLES
 
@@ -134,7 +137,7 @@ def test_upgraded_table_new_table_and_schema_file_end_equal(
     run(PostgresSettings(postgres_dsn=SecretStr(another_database)))
     with closing(psycopg2.connect(another_database)) as connection:
         assert describe(connection.cursor()) == upgraded
-    script = (files("stream_app.postgres") / "sql" / "schema.sql").read_text()
+    script = with_schema((files("stream_app.postgres") / "sql" / "schema.sql").read_text(), "public")
     role_lines = {line for line in script.splitlines() if line.startswith("CREATE ROLE")}
     assert role_lines == {f"CREATE ROLE {role} NOLOGIN;" for role in ROLES}
     by_hand = postgres.create_database()
@@ -166,13 +169,15 @@ def test_what_failed_leaves_nothing_and_what_was_done_stays(
     settings: PostgresSettings, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = known_migrations()
-    half = Migration("9000_half", "CREATE TABLE half (a integer); SELECT 1 FROM stream_nothing")
+    half = Migration("9000_half", 'CREATE TABLE :"schema".half (a integer); SELECT 1 FROM stream_nothing')
     monkeypatch.setattr(migrations, "known_migrations", lambda: (*known, half))
     with pytest.raises(FatalError, match=r'relation "stream_nothing" does not exist'):
         run(settings)
     assert all_rows(cursor, "SELECT to_regclass('half'), to_regclass('dead_letters')") == [(None, "dead_letters")]
     assert [migration.name for migration in state(settings).pending] == ["9000_half"]
-    monkeypatch.setattr(migrations, "known_migrations", lambda: (*known, Migration("9000_half", "CREATE TABLE half (a integer)")))
+    monkeypatch.setattr(
+        migrations, "known_migrations", lambda: (*known, Migration("9000_half", 'CREATE TABLE :"schema".half (a integer)'))
+    )
     assert run(settings) == ["applied 9000_half"]
 
 
@@ -182,6 +187,7 @@ def test_killed_in_the_middle_it_goes_on_from_there(settings: PostgresSettings, 
 import os, sys
 from pydantic import SecretStr
 from stream_app.postgres import migrations
+from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
 known = migrations.known_migrations()
 slow = migrations.Migration(known[2].name, known[2].statements + "; SELECT pg_sleep(300)")
@@ -211,7 +217,7 @@ migrations.migrate(PostgresSettings(postgres_dsn=SecretStr(os.environ["POSTGRES_
 def test_table_in_use_is_waited_for_briefly_and_again(settings: PostgresSettings, cursor: Cursor, fresh_database: str) -> None:
     """So long as a reader holds the table, each try gives way after lock_seconds; when it lets go, the next try succeeds."""
     cursor.execute(SEVEN_COLUMNS)
-    with closing(psycopg2.connect(fresh_database)) as reader:
+    with closing(psycopg2.connect(fresh_database, application_name="a reader")) as reader:
         reader.cursor().execute("SELECT FROM user_logins")
         with pytest.raises(RetryableError, match="0001_user_logins: a table it changes is in use"):
             run(settings)
@@ -220,15 +226,52 @@ def test_table_in_use_is_waited_for_briefly_and_again(settings: PostgresSettings
         letting_go.start()
         said = run(settings, Patience(lock_seconds=0.1, pause_seconds=0.1, attempts=100))
         letting_go.join()
-    assert said[0] == "waiting to apply 0001_user_logins: a table it changes is in use"
+    assert re.fullmatch(
+        r"waiting to apply 0001_user_logins: a table it changes is in use by process \d+ \(login postgres, application a reader\)",
+        said[0],
+    )
     assert [line for line in said if line.startswith("applied")] == [f"applied {name}" for name in NAMES]
 
 
-def test_another_migrate_that_takes_too_long_is_named(settings: PostgresSettings, fresh_database: str) -> None:
-    with closing(psycopg2.connect(fresh_database)) as other:
-        other.cursor().execute("SELECT pg_advisory_xact_lock(%s)", (migrations.ADVISORY_LOCK,))
-        with pytest.raises(RetryableError, match=r"another migrate is still at work after 0.5 s"):
+def test_another_migrate_that_takes_too_long_is_named(
+    settings: PostgresSettings, fresh_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(settings)
+    monkeypatch.setattr(migrations, "known_migrations", lambda: (*known_migrations(), Migration("9000_next", "SELECT 1")))
+    with closing(psycopg2.connect(fresh_database, application_name="the other")) as other:
+        other.cursor().execute("LOCK TABLE stream_migrations IN SHARE ROW EXCLUSIVE MODE")
+        with pytest.raises(
+            RetryableError,
+            match=r"^public.stream_migrations is still locked after 0.5 s by process \d+ \(login postgres, application the other\)"
+            r": is another migrate at work\?",
+        ):
             run(settings)
+        other.rollback()
+    assert run(settings) == ["applied 9000_next"]
+
+
+def test_nobody_who_may_only_read_holds_a_migration_up(
+    settings: PostgresSettings, login: PostgresSettings, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With any lock that it can take; an advisory lock, as it once was, can be had by all."""
+    run(settings)
+    cursor.execute("SELECT usename FROM pg_user WHERE usename ~ '^login_'")
+    ((name,),) = cursor.fetchall()
+    database = settings.postgres_dsn.get_secret_value().rpartition("/")[2] if settings.postgres_dsn else ""
+    cursor.execute(f"ALTER DATABASE {database} OWNER TO postgres; GRANT {', '.join(ROLES)} TO {name}")
+    monkeypatch.setattr(migrations, "known_migrations", lambda: (*known_migrations(), Migration("9000_next", "SELECT 1")))
+    assert login.postgres_dsn is not None
+    with closing(psycopg2.connect(login.postgres_dsn.get_secret_value())) as reader:
+        held = reader.cursor()
+        held.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 100) AS n; SELECT pg_advisory_lock(%s)", (0x73747265616D,))
+        for mode in ("ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE",
+                     "EXCLUSIVE", "ACCESS EXCLUSIVE"):  # fmt: skip
+            held.execute("SAVEPOINT before")
+            try:
+                held.execute(f"LOCK TABLE stream_migrations IN {mode} MODE NOWAIT")
+            except psycopg2.errors.InsufficientPrivilege:
+                held.execute("ROLLBACK TO before")
+        assert run(settings) == ["applied 9000_next"]
 
 
 @pytest.mark.parametrize(

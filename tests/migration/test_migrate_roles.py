@@ -47,4 +47,7 @@ def test_databases_of_one_server_at_once_make_the_roles_once(bare_server: Postgr
     databases = [PostgresSettings(postgres_dsn=SecretStr(bare_server.create_database())) for _ in range(6)]
     with ThreadPoolExecutor(len(databases)) as pool:
         said = list(pool.map(run, databases))
-    assert said == [[f"applied {name}" for name in NAMES]] * len(databases)
+    assert [[line for line in lines if line.startswith("applied")] for lines in said] == [
+        [f"applied {name}" for name in NAMES]
+    ] * len(databases)
+    assert [state(database).warnings for database in databases] == [()] * len(databases)

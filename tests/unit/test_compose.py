@@ -22,6 +22,7 @@ from pipeline.settings import KafkaSettings, Settings, load
 from stream_app.commands.keys import DEAD_LETTER_PRIVATE, KEYSET_FILES
 from stream_app.masking import keysets
 from stream_app.monitor.settings import MonitorSettings
+from stream_app.postgres.session import ERROR_SETTINGS
 from stream_app.postgres.settings import PostgresSettings
 from stream_app.settings import WorkerSettings
 from tools import settings_reference
@@ -259,6 +260,14 @@ def test_servers_have_the_versions_that_the_tests_run_on() -> None:
     assert tag("kafka") == kafka
     assert tag("elasticmq") == elasticmq
     assert tag("postgres").split(".")[0] == str(dev_postgres.VERSION)
+
+
+def test_postgres_keeps_rows_out_of_its_log() -> None:
+    """For every session, as dev_servers' does."""
+    given = [part for part in SERVICES["postgres"]["command"] if "=" in part]
+    ours = ("log_parameter_max_length", "log_parameter_max_length_on_error", *ERROR_SETTINGS)
+    assert given == [f"{name}={dev_postgres.SETTINGS[name]}" for name in ours]
+    assert {name: dev_postgres.SETTINGS[name] for name in ERROR_SETTINGS} == ERROR_SETTINGS
 
 
 def test_postgres_keeps_its_data_where_version_18_puts_it() -> None:

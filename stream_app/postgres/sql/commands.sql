@@ -1,27 +1,27 @@
 -- name: add_reveal_audit
 -- Who and when are the server's word: the privacy officer's role may not even name those columns.
-INSERT INTO reveal_audit (reason, field, tokens) VALUES (%(reason)s, %(field)s, %(tokens)s);
+INSERT INTO :"schema".reveal_audit (reason, field, tokens) VALUES (%(reason)s, %(field)s, %(tokens)s);
 
 -- name: count_dead_letters
 -- How many of each reason, the most frequent first.
-SELECT reason, count(*) FROM dead_letters
+SELECT reason, count(*) FROM :"schema".dead_letters
 WHERE %(reason)s::text IS NULL OR reason = %(reason)s
 GROUP BY reason ORDER BY count(*) DESC, reason;
 
 -- name: newest_dead_letters
 -- The last ones, newest first; read from the end of the index dead_letters_failed_at. Never the sealed record.
-SELECT failed_at, reason, field, topic, partition, record_offset, message_id, sent_at, resolution FROM dead_letters
+SELECT failed_at, reason, field, topic, partition, record_offset, message_id, sent_at, resolution FROM :"schema".dead_letters
 WHERE %(reason)s::text IS NULL OR reason = %(reason)s
 ORDER BY failed_at DESC, message_id DESC LIMIT %(limit)s;
 
 -- name: all_positions
 -- Where every partition of every consumer group stands.
-SELECT consumer_group, topic, partition, next_offset, epoch, owner, updated_at FROM stream_positions
+SELECT consumer_group, topic, partition, next_offset, epoch, owner, updated_at FROM :"schema".stream_positions
 ORDER BY consumer_group, topic, partition;
 
 -- name: positions_of_partition
 -- Where one partition stands, for one consumer group or all that keep a position for it.
-SELECT consumer_group, topic, partition, next_offset, epoch, owner, updated_at FROM stream_positions
+SELECT consumer_group, topic, partition, next_offset, epoch, owner, updated_at FROM :"schema".stream_positions
 WHERE topic = %(topic)s AND partition = %(partition)s AND (%(consumer_group)s::text IS NULL OR consumer_group = %(consumer_group)s)
 ORDER BY consumer_group;
 
@@ -29,7 +29,7 @@ ORDER BY consumer_group;
 -- Set a position, for the topic that the next claim finds. The epoch goes up: a worker that holds the partition is fenced at its next
 -- write, and claims anew. Nothing happens if the position has moved since it was looked at. A claim alone, which leaves it where it is,
 -- does not count: a stopped partition is claimed every 15 seconds.
-UPDATE stream_positions
+UPDATE :"schema".stream_positions
 SET next_offset = %(next_offset)s, epoch = epoch + 1, owner = 'positions reset by ' || session_user, updated_at = now(),
     topic_id = NULL
 WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s

@@ -1,8 +1,10 @@
 -- What the migrations add up to: the state of a database that `faust -A stream_app migrate` has just set up, for reading.
 -- A test proves that both end equal; a change goes into a new migration and in here.
+-- `:"schema"` is POSTGRES_SCHEMA, as psql takes it: `\set schema public`. Everything of ours is named with it, since no session of
+-- ours looks for a name anywhere but in pg_catalog (docs/decisions/0018-names-are-looked-for-in-pg-catalog-alone.md).
 
 -- One row for each login. The first seven columns are given: names and types are what analysts' queries rest on.
-CREATE TABLE user_logins (
+CREATE TABLE :"schema".user_logins (
     user_id          varchar(128),
     device_type      varchar(32),
     masked_ip        varchar(256),
@@ -15,16 +17,16 @@ CREATE TABLE user_logins (
     message_id       uuid
 );
 
-COMMENT ON COLUMN user_logins.sent_at IS 'when the app''s message entered the queue; null in rows older than the stream';
-COMMENT ON COLUMN user_logins.message_id IS 'the queue''s id of the message; null in rows older than the stream';
+COMMENT ON COLUMN :"schema".user_logins.sent_at IS 'when the app''s message entered the queue; null in rows older than the stream';
+COMMENT ON COLUMN :"schema".user_logins.message_id IS 'the queue''s id of the message; null in rows older than the stream';
 
 -- The guarantee rests on it: a message that comes again adds no row. Null and null are no conflict, so old rows don't meet.
 -- sent_at first: rows arrive nearly in its order, so the index grows at one end, and reads by time use it.
-CREATE UNIQUE INDEX user_logins_sent_at_message_id ON user_logins (sent_at, message_id);
+CREATE UNIQUE INDEX user_logins_sent_at_message_id ON :"schema".user_logins (sent_at, message_id);
 
 -- Where each partition stands. It moves in the statement that writes the rows: the two can't part.
 -- Half of each page is kept free: the row changes with each batch, and so changes within its page, without touching the index.
-CREATE TABLE stream_positions (
+CREATE TABLE :"schema".stream_positions (
     consumer_group text        NOT NULL,
     topic          text        NOT NULL,
     partition      integer     NOT NULL,
@@ -36,12 +38,13 @@ CREATE TABLE stream_positions (
     PRIMARY KEY (consumer_group, topic, partition)
 ) WITH (fillfactor = 50);
 
-COMMENT ON COLUMN stream_positions.next_offset IS 'the next offset to read';
-COMMENT ON COLUMN stream_positions.epoch IS 'raised by each claim: a write with an older epoch is refused';
-COMMENT ON COLUMN stream_positions.topic_id IS 'Kafka''s id of the topic that the position belongs to; null: of the one that is there';
+COMMENT ON COLUMN :"schema".stream_positions.next_offset IS 'the next offset to read';
+COMMENT ON COLUMN :"schema".stream_positions.epoch IS 'raised by each claim: a write with an older epoch is refused';
+COMMENT ON COLUMN :"schema".stream_positions.topic_id
+    IS 'Kafka''s id of the topic that the position belongs to; null: of the one that is there';
 
 -- Records that can't become rows. Sealed: the worker that writes them can't open them.
-CREATE TABLE dead_letters (
+CREATE TABLE :"schema".dead_letters (
     consumer_group text        NOT NULL,
     topic          text        NOT NULL,
     partition      integer     NOT NULL,
@@ -57,15 +60,16 @@ CREATE TABLE dead_letters (
 );
 
 -- Ciphertext does not compress: it isn't tried.
-ALTER TABLE dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
+ALTER TABLE :"schema".dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
 
-COMMENT ON COLUMN dead_letters.record_offset IS 'the offset of its first delivery; a message that comes again adds no dead letter';
-COMMENT ON COLUMN dead_letters.resolution IS 'what became of it; null while it is open';
+COMMENT ON COLUMN :"schema".dead_letters.record_offset
+    IS 'the offset of its first delivery; a message that comes again adds no dead letter';
+COMMENT ON COLUMN :"schema".dead_letters.resolution IS 'what became of it; null while it is open';
 
-CREATE INDEX dead_letters_failed_at ON dead_letters (failed_at, message_id);
+CREATE INDEX dead_letters_failed_at ON :"schema".dead_letters (failed_at, message_id);
 
 -- Who opened how many masked values of which field, and why. Never a value. Nobody but its owner can make it forget.
-CREATE TABLE reveal_audit (
+CREATE TABLE :"schema".reveal_audit (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     revealed_at timestamptz NOT NULL DEFAULT now(),
     who         text        NOT NULL DEFAULT session_user,
@@ -74,17 +78,17 @@ CREATE TABLE reveal_audit (
     tokens      integer     NOT NULL CONSTRAINT reveal_audit_tokens_counted CHECK (tokens > 0)
 );
 
-COMMENT ON COLUMN reveal_audit.who IS 'the login user, as the server knows it';
-COMMENT ON COLUMN reveal_audit.tokens IS 'how many tokens were asked for';
+COMMENT ON COLUMN :"schema".reveal_audit.who IS 'the login user, as the server knows it';
+COMMENT ON COLUMN :"schema".reveal_audit.tokens IS 'how many tokens were asked for';
 
-CREATE FUNCTION reveal_audit_refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION :"schema".reveal_audit_refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE insufficient_privilege USING MESSAGE = format('%s is append-only: %s is refused', TG_TABLE_NAME, TG_OP);
 END
 $$;
 
-CREATE TRIGGER reveal_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON reveal_audit
-    FOR EACH STATEMENT EXECUTE FUNCTION reveal_audit_refuse_change();
+CREATE TRIGGER reveal_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :"schema".reveal_audit
+    FOR EACH STATEMENT EXECUTE FUNCTION :"schema".reveal_audit_refuse_change();
 
 -- One role for each job; login users are made members: GRANT stream_analyst TO somebody. None of them owns a table.
 CREATE ROLE stream_writer NOLOGIN;
@@ -93,32 +97,33 @@ CREATE ROLE stream_analyst NOLOGIN;
 CREATE ROLE stream_privacy_officer NOLOGIN;
 CREATE ROLE stream_monitor NOLOGIN;
 
-GRANT USAGE ON SCHEMA public TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;
+GRANT USAGE ON SCHEMA :"schema" TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;
 
 -- The worker reads only which messages are there, and its position.
-GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
-GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON dead_letters TO stream_writer;
-GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON stream_positions TO stream_writer;
+GRANT INSERT, SELECT (sent_at, message_id) ON :"schema".user_logins TO stream_writer;
+GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON :"schema".dead_letters TO stream_writer;
+GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON :"schema".stream_positions TO stream_writer;
 
-GRANT SELECT, UPDATE (resolution) ON dead_letters TO stream_operator;
-GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON stream_positions TO stream_operator;
+GRANT SELECT, UPDATE (resolution) ON :"schema".dead_letters TO stream_operator;
+GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON :"schema".stream_positions TO stream_operator;
 
-GRANT SELECT ON user_logins TO stream_analyst;
+GRANT SELECT ON :"schema".user_logins TO stream_analyst;
 
 -- Not the columns who and revealed_at: those are the server's word.
-GRANT SELECT, INSERT (reason, field, tokens) ON reveal_audit TO stream_privacy_officer;
+GRANT SELECT, INSERT (reason, field, tokens) ON :"schema".reveal_audit TO stream_privacy_officer;
 
 -- Positions and counts: no record's content, no reason for a reveal, nobody's name.
-GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON stream_positions TO stream_monitor;
-GRANT SELECT (reason, resolution) ON dead_letters TO stream_monitor;
-GRANT SELECT (field, tokens) ON reveal_audit TO stream_monitor;
+GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON :"schema".stream_positions TO stream_monitor;
+GRANT SELECT (reason, resolution) ON :"schema".dead_letters TO stream_monitor;
+GRANT SELECT (field, tokens) ON :"schema".reveal_audit TO stream_monitor;
 
 -- The migrations that were applied.
-CREATE TABLE stream_migrations (
+CREATE TABLE :"schema".stream_migrations (
     name       text        PRIMARY KEY,
     applied_at timestamptz NOT NULL DEFAULT now(),
     applied_by text        NOT NULL DEFAULT session_user
 );
 
 -- For `migrate --check`, run by whoever waits for the tables.
-GRANT SELECT ON stream_migrations TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;
+GRANT SELECT ON :"schema".stream_migrations
+    TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer, stream_monitor;

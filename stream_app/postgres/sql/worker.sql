@@ -1,13 +1,13 @@
 -- name: read_position
 -- Where a partition stands; no row before it was first claimed.
 SELECT next_offset, epoch
-FROM stream_positions
+FROM :"schema".stream_positions
 WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s;
 
 -- name: claim_partition
 -- Make this worker the owner: from here on a write with an older epoch moves nothing. Waits for such a write that is under way.
 -- The start counts only if the partition was never claimed, the topic's id only if none is stored: both come back as they stand.
-INSERT INTO stream_positions AS stored (consumer_group, topic, partition, next_offset, epoch, owner, updated_at, topic_id)
+INSERT INTO :"schema".stream_positions AS stored (consumer_group, topic, partition, next_offset, epoch, owner, updated_at, topic_id)
 VALUES (%(consumer_group)s, %(topic)s, %(partition)s, %(start)s, 1, %(owner)s, now(), %(topic_id)s)
 ON CONFLICT (consumer_group, topic, partition)
 DO UPDATE SET epoch = stored.epoch + 1, owner = excluded.owner, updated_at = now(),
@@ -18,12 +18,12 @@ RETURNING next_offset, epoch, topic_id;
 -- The latest sent at of all rows, in milliseconds, rounded up; 0 without rows. Others may have written times that none of ours can be.
 -- Refused without the unique index, as write_batch is (see there): the whole table would be read for it.
 WITH index_wanted AS (
-    INSERT INTO user_logins (sent_at, message_id)
+    INSERT INTO :"schema".user_logins (sent_at, message_id)
     SELECT NULL, NULL WHERE false
     ON CONFLICT (sent_at, message_id) DO NOTHING
 )
 SELECT ceil(1000 * extract(epoch FROM least(greatest(max(sent_at), timestamptz 'epoch'), timestamptz '10000-01-01')))::bigint
-FROM user_logins;
+FROM :"schema".user_logins;
 
 -- name: write_batch
 -- The whole promise in one statement: the position moves only if it is where this batch begins and the claim is the last one; rows
@@ -36,13 +36,13 @@ FROM user_logins;
 -- A row that is there all the same, because another partition wrote it, is refused by a unique index; the batch is sent once more and
 -- finds it. Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 WITH moved AS (
-    UPDATE stream_positions
+    UPDATE :"schema".stream_positions
     SET next_offset = %(next_offset)s, updated_at = now()
     WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
       AND epoch = %(epoch)s AND next_offset = %(first_offset)s
     RETURNING 1
 ), written AS (
-    INSERT INTO user_logins
+    INSERT INTO :"schema".user_logins
         (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date, sent_at, message_id)
     SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version,
            (sent_at AT TIME ZONE %(time_zone)s)::date, sent_at, message_id
@@ -60,17 +60,17 @@ WITH moved AS (
       AND (
           login.sent_at > to_timestamp(%(newest_ms)s / 1000.0::float8)
           OR (
-              SELECT true FROM user_logins AS known
+              SELECT true FROM :"schema".user_logins AS known
               WHERE known.sent_at = login.sent_at AND known.message_id = login.message_id LIMIT 1
           ) IS NULL
       )
     RETURNING 1
 ), index_wanted AS (
-    INSERT INTO user_logins (sent_at, message_id)
+    INSERT INTO :"schema".user_logins (sent_at, message_id)
     SELECT NULL, NULL WHERE false
     ON CONFLICT (sent_at, message_id) DO NOTHING
 ), letters AS (
-    INSERT INTO dead_letters
+    INSERT INTO :"schema".dead_letters
         (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, sealed)
     SELECT %(consumer_group)s, %(topic)s, %(partition)s, record_offset, message_id, to_timestamp(sent_at_ms / 1000.0::float8),
            reason, field, sealed

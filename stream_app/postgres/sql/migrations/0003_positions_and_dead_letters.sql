@@ -1,5 +1,5 @@
 -- Where each partition stands, and the records that can't become rows.
-CREATE TABLE stream_positions (
+CREATE TABLE :"schema".stream_positions (
     consumer_group text        NOT NULL,
     topic          text        NOT NULL,
     partition      integer     NOT NULL,
@@ -10,10 +10,10 @@ CREATE TABLE stream_positions (
     PRIMARY KEY (consumer_group, topic, partition)
 ) WITH (fillfactor = 50);
 
-COMMENT ON COLUMN stream_positions.next_offset IS 'the next offset to read';
-COMMENT ON COLUMN stream_positions.epoch IS 'raised by each claim: a write with an older epoch is refused';
+COMMENT ON COLUMN :"schema".stream_positions.next_offset IS 'the next offset to read';
+COMMENT ON COLUMN :"schema".stream_positions.epoch IS 'raised by each claim: a write with an older epoch is refused';
 
-CREATE TABLE dead_letters (
+CREATE TABLE :"schema".dead_letters (
     consumer_group text        NOT NULL,
     topic          text        NOT NULL,
     partition      integer     NOT NULL,
@@ -28,9 +28,10 @@ CREATE TABLE dead_letters (
     PRIMARY KEY (sent_at, message_id)
 );
 
-ALTER TABLE dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
+ALTER TABLE :"schema".dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
 
-COMMENT ON COLUMN dead_letters.record_offset IS 'the offset of its first delivery; a message that comes again adds no dead letter';
-COMMENT ON COLUMN dead_letters.resolution IS 'what became of it; null while it is open';
+COMMENT ON COLUMN :"schema".dead_letters.record_offset
+    IS 'the offset of its first delivery; a message that comes again adds no dead letter';
+COMMENT ON COLUMN :"schema".dead_letters.resolution IS 'what became of it; null while it is open';
 
-CREATE INDEX dead_letters_failed_at ON dead_letters (failed_at, message_id);
+CREATE INDEX dead_letters_failed_at ON :"schema".dead_letters (failed_at, message_id);

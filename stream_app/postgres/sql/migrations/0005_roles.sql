@@ -17,21 +17,21 @@ BEGIN
                     missing, current_user, missing);
         END;
     END LOOP;
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer',
-                   current_schema());
 END
 $$;
 
-GRANT INSERT, SELECT (sent_at, message_id) ON user_logins TO stream_writer;
-GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON dead_letters TO stream_writer;
-GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_writer;
+GRANT USAGE ON SCHEMA :"schema" TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;
 
-GRANT SELECT, UPDATE (resolution) ON dead_letters TO stream_operator;
-GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at) ON stream_positions TO stream_operator;
+GRANT INSERT, SELECT (sent_at, message_id) ON :"schema".user_logins TO stream_writer;
+GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON :"schema".dead_letters TO stream_writer;
+GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at) ON :"schema".stream_positions TO stream_writer;
 
-GRANT SELECT ON user_logins TO stream_analyst;
+GRANT SELECT, UPDATE (resolution) ON :"schema".dead_letters TO stream_operator;
+GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at) ON :"schema".stream_positions TO stream_operator;
 
-GRANT SELECT, INSERT (reason, field, tokens) ON reveal_audit TO stream_privacy_officer;
+GRANT SELECT ON :"schema".user_logins TO stream_analyst;
+
+GRANT SELECT, INSERT (reason, field, tokens) ON :"schema".reveal_audit TO stream_privacy_officer;
 
 -- For `migrate --check`, run by whoever waits for the tables.
-GRANT SELECT ON stream_migrations TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;
+GRANT SELECT ON :"schema".stream_migrations TO stream_writer, stream_operator, stream_analyst, stream_privacy_officer;

@@ -14,13 +14,8 @@ EXCEPTION
 END
 $$;
 
-DO $$
-BEGIN
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO stream_monitor', current_schema());
-END
-$$;
-
-GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON stream_positions TO stream_monitor;
-GRANT SELECT (reason, resolution) ON dead_letters TO stream_monitor;
-GRANT SELECT (field, tokens) ON reveal_audit TO stream_monitor;
-GRANT SELECT ON stream_migrations TO stream_monitor;
+GRANT USAGE ON SCHEMA :"schema" TO stream_monitor;
+GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON :"schema".stream_positions TO stream_monitor;
+GRANT SELECT (reason, resolution) ON :"schema".dead_letters TO stream_monitor;
+GRANT SELECT (field, tokens) ON :"schema".reveal_audit TO stream_monitor;
+GRANT SELECT ON :"schema".stream_migrations TO stream_monitor;

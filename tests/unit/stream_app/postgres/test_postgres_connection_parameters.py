@@ -31,14 +31,16 @@ def test_dsn_may_be_an_url_or_keywords(dsn: str) -> None:
 def test_role_and_timeout_hold_from_the_first_moment_and_over_the_dsn() -> None:
     options = parameters("host=h options='-c role=postgres -c search_path=mine'", postgres_statement_timeout_seconds=1.5)["options"]
     assert options.startswith("-c role=postgres -c search_path=mine ")
-    assert options.endswith("-c statement_timeout=1500 -c jit=off -c enable_seqscan=off -c role=stream_writer")
+    assert options.endswith(
+        "-c statement_timeout=1500 -c jit=off -c enable_seqscan=off -c role=stream_writer -c search_path=pg_catalog,pg_temp"
+    )
     assert r"-c default_transaction_isolation=read\ committed" in options
 
 
 def test_without_a_role_statements_may_take_their_time() -> None:
     options = parameters("host=h", role=None)["options"]
     assert "role" not in options
-    assert "-c statement_timeout=0" in options
+    assert options.endswith("-c statement_timeout=0 -c search_path=pg_catalog,pg_temp")
 
 
 def test_silent_connection_is_given_up_after_the_set_time() -> None:
