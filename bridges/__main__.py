@@ -10,6 +10,7 @@ from bridges.sqs_queue import SqsQueue
 from pipeline import __version__, logs
 from pipeline.errors import FatalError
 from pipeline.operations import OperationsServer
+from pipeline.printable import printable
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
 
@@ -44,7 +45,7 @@ def sqs() -> None:
     try:
         _run(load(BridgeSettings))
     except FatalError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable(str(error))) from error
 
 
 def _run(settings: BridgeSettings) -> None:

@@ -5,9 +5,9 @@ import shlex
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
 import click
 
@@ -17,6 +17,7 @@ from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
 from dev_servers.process import DevServerError
 from dev_servers.server import Server, start_together, stop_together
+from pipeline.stop_signals import call_on_stop_signal
 
 NAMES = ("elasticmq", "kafka", "postgres")
 WATCH_SECONDS = 1.0
@@ -26,6 +27,19 @@ def stop_signals_interrupt() -> None:
     """Let SIGTERM and SIGHUP end the main thread as Ctrl-C does, so that servers are stopped in order."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+
+
+def watch_until_stop_signal(servers: Sequence[Server]) -> None:
+    """Return at SIGINT or SIGTERM. Raises :class:`DevServerError` when a server has ended by itself.
+
+    Without KeyboardInterrupt, which comes between any two steps of the main thread: in the middle of ``Popen.poll`` it leaves a
+    lock behind, and a ``wait`` for that process then never returns.
+    """
+    stopping = Event()
+    call_on_stop_signal(stopping.set)
+    while not stopping.wait(WATCH_SECONDS):
+        for server in servers:
+            server.child.check()
 
 
 def make_servers(directory: Path, names: Sequence[str] = NAMES, *, keep_messages: bool = False) -> list[Server]:
@@ -76,15 +90,13 @@ def up(directory: Path, env_file: Path, only: list[str]) -> None:
         start_together(servers, lambda server, seconds: click.echo(f"{server.name} is ready after {seconds:.1f} s", err=True))
         write_environment(env_file, {name: value for server in servers for name, value in server.environment.items()})
         click.echo(f"their addresses are in {env_file}; Ctrl-C stops them", err=True)
-        while True:
-            time.sleep(WATCH_SECONDS)
-            for server in servers:
-                server.child.check()
-    except KeyboardInterrupt:
-        click.echo("stopping", err=True)
+        watch_until_stop_signal(servers)
+    except KeyboardInterrupt:  # while they start
+        pass
     except DevServerError as error:
         raise click.ClickException(str(error)) from error
     finally:
+        click.echo("stopping", err=True)
         env_file.unlink(missing_ok=True)
         stop_together(servers)
 

@@ -15,6 +15,7 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from pipeline.errors import PipelineError
+from pipeline.printable import printable
 from pipeline.settings import LogSettings
 
 _CHAIN_MAX = 8
@@ -83,6 +84,15 @@ class _Repetitions(logging.Filter):
         return True
 
 
+def _printable_texts(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """For people: nothing that a terminal would obey, and no line that only looks like one of ours."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            lines = value.split("\n") if name == "exception" else (value,)  # its lines are those of a traceback
+            event[name] = "\n".join(map(printable, lines))
+    return event
+
+
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -95,10 +105,10 @@ _SHARED: tuple[Processor, ...] = (
 
 def logging_config(settings: LogSettings) -> dict[str, Any]:
     """The :func:`logging.config.dictConfig` schema; Faust applies it by itself, the bridge through :func:`configure`."""
-    renderer: Processor = (
-        structlog.processors.JSONRenderer()
+    renderers: tuple[Processor, ...] = (
+        (structlog.processors.JSONRenderer(),)
         if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, sort_keys=False)
+        else (_printable_texts, structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0, sort_keys=False))
     )
     level = settings.log_level.upper()
     quiet_level = "INFO" if settings.log_level == "debug" else "WARNING"  # never DEBUG: there botocore and aiokafka quote bodies
@@ -111,7 +121,7 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 "foreign_pre_chain": list(_SHARED),
                 "processors": [
                     structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                    renderer,
+                    *renderers,
                 ],
             }
         },

@@ -22,6 +22,7 @@ from pipeline import logs
 from pipeline.errors import PipelineError, RetryableError, SettingsError
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer
+from pipeline.printable import printable
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
@@ -107,6 +108,7 @@ class StreamApp(faust.App):
             settings, role=WRITER, application_name="login-stream worker", size=size, on_statement=self._ran_statement
         )
         self.metrics.database_connections.set_function(lambda: self._pool.connections_open)
+        self.metrics.database_connections_wanted.set_function(lambda: self._pool.connections_wanted)
         self._operations: OperationsServer | None = None
         store = BatchWriter(
             self._pool,
@@ -223,7 +225,7 @@ def _settings() -> WorkerSettings:
     try:
         return load(WorkerSettings)
     except SettingsError as error:
-        raise SystemExit(f"Error: {error}") from None
+        raise SystemExit(f"Error: {printable(str(error))}") from None
 
 
 app = make_app(_settings())

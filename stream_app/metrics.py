@@ -172,6 +172,10 @@ class WorkerMetrics:
         )
         self.statement_seconds = {result: statement_seconds.labels(result) for result in get_args(StatementResult)}
         self.database_connections = gauge("database_connections", "Connections to Postgres that are open.")
+        self.database_connections_wanted = gauge(
+            "database_connections_wanted",
+            "Connections that are opened at most: fewer than POSTGRES_CONNECTIONS_MAX while Postgres gives no more.",
+        )
         self.database_retries = counter(
             "database_retries_total",
             "Statements tried again, by SQLSTATE class; tls: a certificate was refused, none: no answer.",

@@ -2,6 +2,9 @@
 
 Use ``@cli.command(cls=Command)`` or ``@cli.group(cls=Group)``. Raise our own errors or click's; the exit code is 1, and 2 for a
 wrong use. Any other exception is a defect: it is shown as where it came from, not what it says, which may quote a value.
+
+What is printed goes through :func:`say` or :func:`show_table`, which leave nothing in it that a terminal would obey: names, reasons
+and owners come from a database that others write.
 """
 
 import json
@@ -14,8 +17,9 @@ import click
 from faust.cli.base import State, cli
 
 from pipeline.errors import PipelineError
+from pipeline.printable import printable
 
-__all__ = ["Command", "Group", "cli", "show_json", "show_table", "wants_json"]
+__all__ = ["Command", "Group", "cli", "named", "say", "show_json", "show_table", "wants_json"]
 
 
 class Command(click.Command):
@@ -26,7 +30,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -47,8 +51,13 @@ def wants_json() -> bool:
     return state is not None and bool(state.json)
 
 
+def say(line: str = "", *, to_stderr: bool = False) -> None:
+    """Print one line for a person to read."""
+    click.echo(printable(line), err=to_stderr)
+
+
 def show_json(content: Any) -> None:
-    """Print for a program to read."""
+    """Print for a program to read. JSON escapes what is not ASCII, and control characters."""
     click.echo(json.dumps(content, default=_text))
 
 
@@ -62,7 +71,7 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         aligned = [
             cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, numeric, strict=True)
         ]
-        click.echo("  ".join(aligned).rstrip())
+        say("  ".join(aligned).rstrip())
 
 
 def named(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Mapping[str, Any]]:
@@ -75,4 +84,4 @@ def _text(cell: Any) -> str:
         return "-"
     if isinstance(cell, datetime):
         return cell.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return str(cell)
+    return printable(str(cell))

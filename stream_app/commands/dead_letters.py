@@ -3,7 +3,7 @@
 import click
 
 from pipeline.settings import load
-from stream_app.commands.command import Group, cli, named, show_json, show_table, wants_json
+from stream_app.commands.command import Group, cli, named, say, show_json, show_table, wants_json
 from stream_app.postgres.connection import OPERATOR, connect
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
@@ -40,9 +40,9 @@ def list_dead_letters(*, reason: str | None, limit: int) -> None:
         show_json({"counts": dict(counts), "dead_letters": named(LETTER_TITLES, letters)})
         return
     if not counts:
-        click.echo("no dead letters")
+        say("no dead letters")
         return
     show_table(COUNT_TITLES, counts)
     if letters:
-        click.echo()
+        say()
         show_table(LETTER_TITLES, letters)

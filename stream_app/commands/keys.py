@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.errors import FatalError
-from stream_app.commands.command import Group, cli, show_json, wants_json
+from stream_app.commands.command import Group, cli, say, show_json, wants_json
 from stream_app.masking import keysets
 
 
@@ -79,8 +79,8 @@ def create(*, directory: Path) -> None:
     if wants_json():
         show_json({file.setting: str(path) for file, path in paths.items()})
         return
-    click.echo(
-        "Written, readable by you only. Copies belong where they outlive this machine: nothing else opens what they mask or seal."
-    )
+    say("Written, readable by you only. Copies belong where they outlive this machine: nothing else opens what they mask or seal.")
     for file, path in paths.items():
-        click.echo(f"\n# {file.holder}\n{file.setting}={shlex.quote(str(path))}")
+        say()
+        say(f"# {file.holder}")
+        say(f"{file.setting}={shlex.quote(str(path))}")

@@ -3,7 +3,7 @@
 import click
 
 from pipeline.settings import load
-from stream_app.commands.command import Command, cli
+from stream_app.commands.command import Command, cli, say
 from stream_app.postgres import migrations
 from stream_app.postgres.settings import PostgresSettings
 
@@ -21,18 +21,18 @@ def migrate(ctx: click.Context, *, check: bool) -> None:
     if check:
         found = migrations.state(settings)
         for migration in found.pending:
-            click.echo(f"pending {migration.name}")
+            say(f"pending {migration.name}")
     else:
-        found = migrations.migrate(settings, click.echo)
+        found = migrations.migrate(settings, say)
     for name in found.unknown:
-        click.echo(f"applied by a newer version than this: {name}")
+        say(f"applied by a newer version than this: {name}")
     if found.open_schema is not None:
         right = f"CREATE ON SCHEMA {found.open_schema}"
-        click.echo(
+        say(
             f"every login may make functions and tables in the schema {found.open_schema}, which can lead other roles' statements "
             f"astray; as its owner: GRANT {right} TO the login that migrates, then REVOKE {right} FROM PUBLIC",
-            err=True,
+            to_stderr=True,
         )
     if check and found.pending:
         ctx.exit(1)
-    click.echo("the database is up to date")
+    say("the database is up to date")

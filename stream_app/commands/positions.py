@@ -7,8 +7,9 @@ import click
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
 
 from pipeline.errors import FatalError
+from pipeline.printable import printable
 from pipeline.settings import load
-from stream_app.commands.command import Group, cli, named, show_json, show_table, wants_json
+from stream_app.commands.command import Group, cli, named, say, show_json, show_table, wants_json
 from stream_app.postgres.connection import OPERATOR, connect
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
@@ -38,7 +39,7 @@ def positions(ctx: click.Context) -> None:
     elif rows:
         show_table(TITLES, rows)
     else:
-        click.echo("no partition was claimed yet")
+        say("no partition was claimed yet")
 
 
 @positions.command()
@@ -62,7 +63,7 @@ def reset(*, topic: str, partition: int, next_offset: int, consumer_group: str |
         cursor.execute(queries["positions_of_partition"], place)
         row = _only(cursor, topic, partition)
         show_table(TITLES, [row])
-        click.echo(_what_it_means(before=row[3], after=next_offset))
+        say(_what_it_means(before=row[3], after=next_offset))
         if not yes:
             if not sys.stdin.isatty():
                 raise click.UsageError("nobody to ask here: add --yes")
@@ -74,7 +75,7 @@ def reset(*, topic: str, partition: int, next_offset: int, consumer_group: str |
         changed = cursor.fetchone()
     if changed is None:
         raise FatalError("a worker has moved the position in between; nothing was changed: look again")
-    click.echo(f"{topic}/{partition} of {row[0]}: next_offset {changed[0]}, epoch {changed[1]}")
+    say(f"{topic}/{partition} of {row[0]}: next_offset {changed[0]}, epoch {changed[1]}")
 
 
 def _only(cursor: Cursor, topic: str, partition: int) -> tuple[Any, ...]:
@@ -83,7 +84,7 @@ def _only(cursor: Cursor, topic: str, partition: int) -> tuple[Any, ...]:
         raise FatalError(f"no position is stored for {topic}/{partition}: a worker begins where its log does")
     if len(rows) > 1:
         raise click.UsageError(
-            f"{len(rows)} consumer groups keep a position for it: add --group {' or '.join(row[0] for row in rows)}"
+            f"{len(rows)} consumer groups keep a position for it: add --group {' or '.join(printable(row[0]) for row in rows)}"
         )
     return rows[0]
 

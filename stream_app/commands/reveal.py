@@ -10,7 +10,7 @@ import click
 
 from pipeline.errors import FatalError
 from pipeline.settings import load
-from stream_app.commands.command import Command, cli, show_json, wants_json
+from stream_app.commands.command import Command, cli, say, show_json, wants_json
 from stream_app.login_record import FIELDS
 from stream_app.masking.masker import Masker
 from stream_app.masking.methods import MaskingMethod
@@ -42,7 +42,8 @@ def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ..
     """Open masked values, for a reason.
 
     One line for each TOKEN, as it stands in a masked column. Without a TOKEN they are read from standard input, one a line. Needs
-    the role stream_privacy_officer, and the masking keyset.
+    the role stream_privacy_officer, and the masking keyset. What a terminal might obey in a value is shown as an escape;
+    --json has each value exactly.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= REASON_CHARACTERS_MAX:
@@ -77,9 +78,9 @@ def _show(masker: Masker, field: str, tokens: tuple[str, ...]) -> bool:
             values.append(masker.reveal(field, token))
         except TokenError as error:
             values.append(None)
-            click.echo(f"token {place} of {len(tokens)}: {error}", err=True)
+            say(f"token {place} of {len(tokens)}: {error}", to_stderr=True)
         if not wants_json() and values[-1] is not None:
-            click.echo(values[-1])
+            say(values[-1])
     if wants_json():
         show_json(values)
     return None not in values

@@ -3,13 +3,13 @@
 import gc
 from typing import TYPE_CHECKING, Any, cast
 
-import click
 from faust.cli.worker import worker as faust_worker_command
 from faust.worker import Worker
 from mode import ServiceT
 from mode import Worker as ModeWorker
 
 from pipeline.errors import FatalError
+from stream_app.commands.command import say
 
 if TYPE_CHECKING:  # the App's module imports this one
     from stream_app.application import StreamApp
@@ -52,7 +52,7 @@ class worker(faust_worker_command):  # noqa: N801 - the class's name is the comm
         try:
             cast("StreamApp", self.app).compose()
         except FatalError as error:
-            click.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}", to_stderr=True)
             raise SystemExit(1) from error  # Faust shows a traceback for any other exception
         _collect_garbage_less_often()
         return service

@@ -1,4 +1,4 @@
-"""A few connections, each used by one statement at a time, and made anew when something is wrong with one.
+"""Runs statements, each on a connection of its own for its time; one with which something is wrong is replaced.
 
 aiopg's own pool is not used: it keeps the parameters it was made with, and here the password is read again for each connection, so
 that a rotated one works without a restart. Connections are in autocommit, as aiopg's always are: a statement is a transaction.
@@ -7,7 +7,6 @@ Written against aiopg 1.4.0, which closes a connection whose statement timed out
 may still carry it out, so a RetryableError from here leaves the outcome unknown.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -18,6 +17,7 @@ import psycopg2
 from pipeline.errors import PipelineError, RetryableError
 from stream_app.postgres.async_connection import connect_async
 from stream_app.postgres.errors import translate
+from stream_app.postgres.open_connections import OpenConnections
 from stream_app.postgres.settings import PostgresSettings
 
 StatementResult = Literal["ok", "retryable", "refused"]
@@ -28,7 +28,7 @@ _ANSWER_GRACE_SECONDS = 5.0
 
 
 class ConnectionPool:
-    """At most ``size`` connections with one role; each is opened when it is first needed."""
+    """Statements of one role, ``size`` at a time at most."""
 
     def __init__(
         self,
@@ -45,12 +45,17 @@ class ConnectionPool:
         self._application_name = application_name
         self._on_statement = on_statement
         self._answer_seconds = settings.postgres_statement_timeout_seconds + _ANSWER_GRACE_SECONDS
-        self._slots: asyncio.LifoQueue[aiopg.Connection | None] = (
-            asyncio.LifoQueue()
-        )  # last in, first out: few connections while few suffice
-        for _ in range(size):
-            self._slots.put_nowait(None)
-        self.connections_open = 0
+        self._connections = OpenConnections(self._connect, size)
+
+    @property
+    def connections_open(self) -> int:
+        """How many are open."""
+        return self._connections.open
+
+    @property
+    def connections_wanted(self) -> int:
+        """How many are opened at most: fewer than ``size`` while the server gives no more."""
+        return self._connections.wanted
 
     @property
     def schema(self) -> str:
@@ -73,12 +78,11 @@ class ConnectionPool:
         return row
 
     async def _fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...] | None:
-        connection = await self._slots.get()
+        connection: aiopg.Connection | None = None
         usable = False
         translated: PipelineError | None = None
         try:
-            if connection is None:
-                connection = await self._connect()
+            connection = await self._connections.borrow()
             async with connection.cursor(timeout=self._answer_seconds) as cursor:
                 await cursor.execute(statement, parameters)
                 row: tuple[Any, ...] | None = await cursor.fetchone()
@@ -94,26 +98,14 @@ class ConnectionPool:
             return row
         finally:
             try:
-                if connection is not None and (not usable or connection.closed):
-                    broken, connection = connection, None
-                    await self._close(broken)
+                if connection is not None:
+                    await self._connections.give_back(connection, usable=usable)
             finally:
-                self._slots.put_nowait(connection)
                 translated = None  # it holds this frame, which holds it and the parameters
 
     async def close(self) -> None:
         """Close the connections that are at rest; one in use is closed by whoever uses it when its statement is cancelled."""
-        at_rest = [self._slots.get_nowait() for _ in range(self._slots.qsize())]
-        for connection in at_rest:
-            if connection is not None:
-                await self._close(connection)
-            self._slots.put_nowait(None)
+        await self._connections.close()
 
     async def _connect(self) -> aiopg.Connection:
-        connection = await connect_async(self._settings, role=self._role, application_name=self._application_name)
-        self.connections_open += 1
-        return connection
-
-    async def _close(self, connection: aiopg.Connection) -> None:
-        self.connections_open -= 1
-        await connection.close()
+        return await connect_async(self._settings, role=self._role, application_name=self._application_name)

@@ -56,6 +56,15 @@ def test_all_are_listed(command: Command) -> None:
     }
 
 
+def test_what_others_stored_moves_no_cursor_and_forges_no_line(command: Command, cursor: Cursor) -> None:
+    forged = "\x1b[2Jhost:1\n stream_app  logins  9"
+    cursor.execute("UPDATE stream_positions SET owner = %s", (forged,))
+    shown = command("positions").stdout.splitlines()
+    assert len(shown) == 3
+    assert all(line.isprintable() for line in shown)
+    assert json.loads(command("--json", "positions").stdout)[0]["owner"] == forged
+
+
 def test_none_is_said(command: Command, migrated_database: str) -> None:
     assert command("positions", POSTGRES_DSN=migrated_database).stdout == "no partition was claimed yet\n"
 

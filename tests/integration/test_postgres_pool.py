@@ -10,11 +10,13 @@ import aiopg
 import psycopg2
 import pytest
 from psycopg2.extensions import AsIs
+from structlog.testing import capture_logs
 
 from pipeline.errors import FatalError, PipelineError, RetryableError
 from pipeline.settings import load
 from stream_app.postgres.connection import WRITER
 from stream_app.postgres.errors import RowRefusedError, retry_class
+from stream_app.postgres.open_connections import MORE_CONNECTIONS_SECONDS
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.settings import PostgresSettings
 
@@ -70,6 +72,7 @@ async def texts_left_by(pool: ConnectionPool, statement: str, times: int = 3) ->
         with suppress(PipelineError):
             await pool.fetch_one(statement, {"text": AsIs(text)})
         del text
+    await asyncio.sleep(0)  # what woke this task is held by the event loop until its next turn
     return sum(text() is not None for text in texts)
 
 
@@ -134,6 +137,32 @@ async def test_a_task_cancelled_while_it_waits_for_a_place_takes_none_with_it(po
     await asyncio.gather(*busy)
     pids = await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.1)", {}) for _ in range(2)))
     assert len({row[0] for row in pids if row}) == 2, "a place is lost: two statements did not run side by side"
+
+
+async def test_a_full_server_starves_nobody(migrated_database: str) -> None:
+    """One connection is all that the login may have: whoever asks takes its turn on it, and the log says so once."""
+    with closing(psycopg2.connect(migrated_database)) as superuser, superuser.cursor() as cursor, capture_logs() as logged:
+        superuser.autocommit = True
+        cursor.execute("CREATE ROLE limited LOGIN CONNECTION LIMIT 1 PASSWORD 'x'; GRANT stream_writer TO limited")
+        try:
+            settings = load(PostgresSettings, postgres_dsn=re.sub(r"//[^@]*@", "//limited:x@", migrated_database))
+            pool = ConnectionPool(settings, role=WRITER, application_name="test", size=4)
+            await pool.fetch_one(PID, {})
+            for _ in range(3):
+                pids = await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.02)", {}) for _ in range(10)))
+                assert len({row[0] for row in pids if row}) == 1
+            assert (pool.connections_open, pool.connections_wanted) == (1, 1)
+            cursor.execute("ALTER ROLE limited CONNECTION LIMIT -1")
+            later = time.monotonic() + MORE_CONNECTIONS_SECONDS
+            pool._connections._monotonic = lambda: later
+            for _ in range(4):
+                await asyncio.gather(*(pool.fetch_one(PID + ", pg_sleep(0.02)", {}) for _ in range(10)))
+            assert (pool.connections_open, pool.connections_wanted) == (4, 4)
+            await pool.close()
+        finally:
+            cursor.execute("DROP OWNED BY limited; DROP ROLE limited")
+    assert [line["event"] for line in logged] == ["database_connections_limited", "database_connections_complete"]
+    assert "too many connections for role" in logged[0]["problem"]
 
 
 async def test_a_broken_connection_is_made_anew(pool: ConnectionPool, migrated_database: str) -> None:

@@ -424,9 +424,11 @@ def _postgres(board: Dashboard) -> None:
         graph(
             "Connections",
             Query(f"stream_database_connections{{{WORKER}}}", "{{instance}}"),
+            Query(f"stream_database_connections_wanted{{{WORKER}}}", "{{instance}} at most"),
             Query("max(monitor_database_sessions)", "all clients of the server"),
             unit="short",
-            description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most.",
+            description="A worker opens as many as its partitions write at a time, POSTGRES_CONNECTIONS_MAX at most; fewer"
+            " where the server gives no more.",
         )
     )
 

@@ -52,6 +52,16 @@ def test_a_foreign_errors_message_is_not_logged_and_its_place_is(capsys: pytest.
         assert "KeyError" in event["exception"]
 
 
+def test_what_a_terminal_would_obey_is_escaped_and_no_line_is_forged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="text")
+    structlog.get_logger("test.ours").warning("retrying", problem="\x1b[2Kgone\nworker_stopped", owner="\x9b2J")
+    logging.getLogger("test.library").warning("from %s", "\x1b]0;title\x07\n2026-11-30 [info] partition_claimed")
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 2
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "\\x1b" in text
+
+
 def test_our_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_format="json")
     try:

@@ -1,10 +1,13 @@
 """The seam between our errors and the command line."""
 
+from pathlib import Path
+
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.errors import RetryableError, SettingsError
+from stream_app import commands
 from stream_app.commands.command import Group, show_table
 
 VALUE = "203.0.113.7"
@@ -64,3 +67,13 @@ def test_table_is_as_wide_as_its_cells(capsys: pytest.CaptureFixture[str]) -> No
         "longer name  12345",
         "-                0",
     ]
+
+
+def test_an_error_is_one_line_that_no_terminal_obeys() -> None:
+    result = run(RetryableError("the schema \x1b[2J\nok"))
+    assert (result.exit_code, result.stderr) == (1, "Error: the schema \\x1b[2J\\nok\n")
+
+
+def test_all_that_commands_print_goes_through_say() -> None:
+    for module in Path(commands.__path__[0]).glob("*.py"):
+        assert ("click.echo(" in module.read_text()) == (module.name == "command.py"), module.name
