@@ -44,7 +44,7 @@ def test_user_who_may_not_make_roles_is_told_what_to_ask_for(bare_server: Postgr
         "0005_roles",
         "0006_monitor_role",
         "0007_topic_ids",
-        "0008_login_differs",
+        "0008_differing_logins",
     ]
 
 

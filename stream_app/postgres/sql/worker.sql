@@ -69,11 +69,13 @@ WITH moved AS (
     WHERE is_new
     RETURNING 1
 ), differing AS (
-    SELECT message_id
+    SELECT :"schema".differing_logins(
+        array_agg(sent_at), array_agg(message_id), array_agg(user_id), array_agg(device_type),
+        array_agg(masked_ip), array_agg(masked_device_id), array_agg(locale), array_agg(app_version)
+    ) AS message_ids
     FROM login
     WHERE is_new IS NOT TRUE
-      AND :"schema".login_differs(
-          sent_at, message_id, user_id, device_type, masked_ip, masked_device_id, locale, app_version)
+    HAVING count(*) > 0
 ), index_wanted AS (
     INSERT INTO :"schema".user_logins (sent_at, message_id)
     SELECT NULL, NULL WHERE false
@@ -92,4 +94,4 @@ WITH moved AS (
     RETURNING record_offset
 )
 SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT array_agg(record_offset) FROM letters),
-       (SELECT array_agg(message_id::text) FROM differing);
+       (SELECT message_ids::text[] FROM differing);
