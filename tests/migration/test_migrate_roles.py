@@ -45,6 +45,7 @@ def test_user_who_may_not_make_roles_is_told_what_to_ask_for(bare_server: Postgr
         "0006_monitor_role",
         "0007_topic_ids",
         "0008_differing_logins",
+        "0009_no_control_characters",
     ]
 
 
