@@ -108,6 +108,19 @@ class Batch:
             texts = {name: [column[row] for row in firsts.values()] for name, column in columns.items()}
         return {name: UNIT_SEPARATOR.join(values) for name, values in texts.items()}
 
+    def differing_repeats(self) -> frozenset[str]:
+        """Ids of messages that are in the batch more than once, and not with the same content each time."""
+        if len(self.message_hashes) == len(self.row_offsets):
+            return frozenset()
+        columns = self.columns
+        firsts: dict[tuple[str, ...], tuple[str, ...]] = {}
+        messages = zip(columns[COLUMN_SENT_AT], columns[COLUMN_MESSAGE_ID], strict=True)
+        return frozenset(
+            message[1]
+            for message, row in zip(messages, zip(*columns.values(), strict=True), strict=True)
+            if firsts.setdefault(message, row) != row
+        )
+
     def split(self) -> tuple["Batch", "Batch"]:
         """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
         if len(self.row_offsets) < 2:  # noqa: PLR2004

@@ -28,6 +28,9 @@ RECLAIM_SECONDS = 15.0
 """A partition that was fenced or stopped, and that the consumer group still gives to us, is claimed again after this long: a fence
 by a worker that had not noticed its own end would otherwise leave the partition with nobody."""
 
+MESSAGE_IDS_LOGGED_MAX = 10
+"""Of one batch, in one line."""
+
 
 class ClaimLostError(Exception):
     """The claim can't be used any more: claim again after ``seconds``."""
@@ -101,11 +104,20 @@ class ClaimedWriter:
             self._newest_ms = max(self._newest_ms, max(batch.sent_at_ms, default=0))
         self._metrics.rows_written.inc(written.rows)
         self._metrics.duplicates_skipped.inc(batch.records - written.rows - len(written.dead_letter_offsets))
+        self._tell_differing(written.differing_message_ids | batch.differing_repeats())
         if written.dead_letter_offsets:
             for letter in batch.dead_letters:
                 if letter.offset in written.dead_letter_offsets:
                     self._metrics.dead_letters.labels(letter.reason).inc()
         self._on_written(batch)
+
+    def _tell_differing(self, message_ids: frozenset[str]) -> None:
+        """Of messages that came again with other content: forged, or built by other rules than the row that is there."""
+        if message_ids:
+            self._metrics.duplicates_differing.inc(len(message_ids))
+            self._log.warning(
+                "duplicates_differ", messages=len(message_ids), message_ids=sorted(message_ids)[:MESSAGE_IDS_LOGGED_MAX]
+            )
 
     async def check(self) -> None:
         """Ask Postgres, when nothing has been written for a while, whether it still has what was. Raises ClaimLostError if not.

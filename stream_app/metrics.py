@@ -156,6 +156,9 @@ class WorkerMetrics:
         self.records_received = counter("records_received_total", "Records fetched from Kafka, re-read ones included.")
         self.rows_written = counter("rows_written_total", "Rows inserted into user_logins.")
         self.duplicates_skipped = counter("duplicates_skipped_total", "Records whose message was in Postgres already.")
+        self.duplicates_differing = counter(
+            "duplicates_differing_total", "Messages that came again with other content than the row that is there, which stays."
+        )
         self.dead_letters = counter("dead_letters_total", "Records stored as dead letters.", ["reason"])
         self.records_with_extra_keys = counter(
             "records_with_extra_keys_total", "Records with keys that no field declares; the keys are ignored."

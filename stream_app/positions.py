@@ -42,3 +42,5 @@ class Written:
     rows: int
     dead_letter_offsets: frozenset[int]
     """Of those that were not there before."""
+    differing_message_ids: frozenset[str] = frozenset()
+    """Of rows that were there, with other content than came now."""

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 from pipeline.errors import RetryableError
 from stream_app.batch import Batch
 from stream_app.dead_letters import KafkaRecord
+from stream_app.login_record import FIELDS
 from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.postgres.errors import NotUniqueError, RowRefusedError
 
@@ -31,6 +32,8 @@ def message_of(record: KafkaRecord) -> Message:
 class MemoryStore:
     rows: dict[Message, int] = field(default_factory=dict)
     """Offsets."""
+    contents: dict[Message, tuple[str, ...]] = field(default_factory=dict)
+    """What each row holds."""
     dead_letters: dict[Message, int] = field(default_factory=dict)
     positions: dict[Partition, Position] = field(default_factory=dict)
     topic_ids: dict[Partition, str | None] = field(default_factory=dict)
@@ -70,13 +73,21 @@ class MemoryStore:
                 letter for letter in batch.dead_letters if (str(letter.sent_at_ms), letter.message_id) not in self.dead_letters
             ]
             new_letters = list({letter.message_id: letter for letter in reversed(new_letters)}.values())
+            firsts = dict(reversed(list(zip(messages, _contents(batch), strict=True))))  # of a batch's repeats the first counts
+            differing = {message[1] for message, content in firsts.items() if self.contents.get(message, content) != content}
             for offset, message in zip(batch.row_offsets, messages, strict=True):
                 self.rows.setdefault(message, offset)
+                self.contents.setdefault(message, firsts[message])
             for letter in batch.dead_letters:
                 self.dead_letters.setdefault((str(letter.sent_at_ms), letter.message_id), letter.offset)
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
             offsets = frozenset(letter.offset for letter in new_letters)
-            return Written(moved=True, rows=len(self.rows) - before, dead_letter_offsets=offsets)
+            return Written(
+                moved=True,
+                rows=len(self.rows) - before,
+                dead_letter_offsets=offsets,
+                differing_message_ids=frozenset(differing),
+            )
 
     def _insert(self, message: Message, *, looked_for: bool) -> None:
         if looked_for and message in self.rows:
@@ -90,8 +101,8 @@ class MemoryStore:
 
     def failed_over(self, to: "MemoryStore") -> None:
         """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""
-        self.rows, self.dead_letters, self.positions, self.topic_ids = deepcopy(
-            (to.rows, to.dead_letters, to.positions, to.topic_ids)
+        self.rows, self.contents, self.dead_letters, self.positions, self.topic_ids = deepcopy(
+            (to.rows, to.contents, to.dead_letters, to.positions, to.topic_ids)
         )
 
     def snapshot(self) -> "MemoryStore":
@@ -107,6 +118,11 @@ class MemoryStore:
     async def _next_fault(self) -> Fault:
         await asyncio.sleep(self.statement_seconds)
         return self.faults.popleft() if self.faults else "none"
+
+
+def _contents(batch: Batch) -> Iterable[tuple[str, ...]]:
+    columns = batch.columns
+    return zip(*(columns[field.column] for field in FIELDS), strict=True)
 
 
 class _Statement:

@@ -48,6 +48,8 @@ def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ..
     reason = reason.strip()
     if not 0 < len(reason) <= REASON_CHARACTERS_MAX:
         raise click.UsageError(f"--reason: expected 1 to {REASON_CHARACTERS_MAX} characters that say why")
+    if not reason.isprintable():
+        raise click.UsageError("--reason: expected text of one line, without control characters")
     tokens = tokens or _from_standard_input()
     if not 0 < len(tokens) <= TOKENS_MAX:
         raise click.UsageError(f"expected 1 to {TOKENS_MAX} tokens")

@@ -75,7 +75,12 @@ class BatchWriter:
         )
         if row is None:
             raise RuntimeError("write_batch returned no row")
-        return Written(moved=row[0] == 1, rows=row[1], dead_letter_offsets=frozenset(row[2] or ()))
+        return Written(
+            moved=row[0] == 1,
+            rows=row[1],
+            dead_letter_offsets=frozenset(row[2] or ()),
+            differing_message_ids=frozenset(row[3] or ()),
+        )
 
     def _place(self, partition: Partition) -> dict[str, Any]:
         return {"consumer_group": self._consumer_group, "topic": partition.topic, "partition": partition.partition}

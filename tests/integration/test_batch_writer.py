@@ -8,13 +8,17 @@ from typing import Any
 
 import psycopg2
 import pytest
-from login_records import SENT_AT_MS, batch_of, headers, login, records
+from login_records import SENT_AT_MS, batch_of, headers, hmac_handle, login, masking_keyset, records, sealer
 from memory_store import MemoryStore
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a variable
+from tink import prf
 
 from pipeline.errors import FatalError
 from pipeline.settings import load
-from stream_app.batch import Batch
+from stream_app.batch import Batch, BatchBuilder
+from stream_app.masking import keysets
+from stream_app.masking.masker import Masker
+from stream_app.masking.policy import parse_methods
 from stream_app.partition_ports import Store
 from stream_app.positions import Partition, Position, Written
 from stream_app.postgres.batch_writer import BatchWriter
@@ -98,6 +102,32 @@ async def test_a_message_that_is_there_is_not_written_again(store: Store) -> Non
     await store.write(claim, batch(0, login(), POISON))
     again = batch_of(records([login(), POISON], 0), 2, 4)  # the same messages, further on in the log
     assert await store.write(claim, again) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
+
+
+async def test_a_message_that_comes_again_with_other_content_is_told_and_changes_nothing(store: Store) -> None:
+    claim, _ = await store.claim(PARTITION, 0, "id")
+    await store.write(claim, batch(0, login(), login(), login(), login(), login(), login(), login(locale=None)))
+    others = [
+        login(user_id="another"), login(device_type="ios"), login(ip="203.0.113.9"), login(device_id="another"), login(locale=None),
+        login(app_version="2.3.1"), login(),
+    ]  # fmt: skip
+    again = batch_of(records([*others, login()], 0), 7, 15)
+    written = await store.write(claim, again)
+    assert written == Written(
+        moved=True, rows=1, dead_letter_offsets=frozenset(), differing_message_ids=frozenset(again.columns["message_id"][:7])
+    )
+    first_again = batch_of(records([login()], 0), 15, 16)
+    assert not (await store.write(claim, first_again)).differing_message_ids, "the row is still what came first"
+
+
+@pytest.mark.parametrize("methods", ["", "ip=hmac,device_id=hmac", "ip=truncate,device_id=redact"])
+async def test_other_keys_and_methods_are_no_other_content(writer: BatchWriter, methods: str) -> None:
+    claim, _ = await writer.claim(PARTITION, 0, "id")
+    await writer.write(claim, batch(0, login(), login()))
+    other = masking_keyset(keysets.new_secret_keyset(keysets.MASKING_TEMPLATE))
+    masked = Masker(parse_methods(methods), keyset=other, hmac_keyset=hmac_handle().primitive(prf.PrfSet))
+    again = batch_of(records([login(), login(locale=None)], 0), 2, 4, by=BatchBuilder(masked, sealer()))
+    assert (await writer.write(claim, again)).differing_message_ids == frozenset(again.columns["message_id"][1:])
 
 
 async def test_the_newest_row_is_known(store: Store) -> None:
@@ -206,7 +236,10 @@ async def test_a_message_that_is_being_written_elsewhere_is_waited_for_and_found
     with pytest.raises(NotUniqueError):
         await writing
     assert await writer.position(PARTITION) == Position(0, 1)
-    assert await writer.write(claim, both) == Written(moved=True, rows=1, dead_letter_offsets=frozenset())
+    differing = frozenset(both.columns["message_id"][1:])  # the superuser's row has no user
+    assert await writer.write(claim, both) == Written(
+        moved=True, rows=1, dead_letter_offsets=frozenset(), differing_message_ids=differing
+    )
 
 
 @pytest.mark.parametrize("unique", ["CREATE UNIQUE INDEX any_name ON user_logins", "ALTER TABLE user_logins ADD PRIMARY KEY"])
@@ -241,7 +274,8 @@ async def test_a_message_that_a_child_of_the_table_holds_twice_is_there(writer: 
         (one.sent_at_ms[0], one.columns["message_id"][0]),
     )
     claim, _ = await writer.claim(PARTITION, 0, "id")
-    assert await writer.write(claim, one) == Written(moved=True, rows=0, dead_letter_offsets=frozenset())
+    written = await writer.write(claim, one)
+    assert (written.moved, written.rows) == (True, 0)
 
 
 async def test_a_row_that_a_trigger_refuses_is_a_refused_row(writer: BatchWriter, superuser: Cursor) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from click.testing import Result
+from psycopg2.errors import CheckViolation
 
 from dev_servers.postgres import Postgres
 from stream_app.commands.keys import KEYSET_FILES, create_keysets
@@ -97,6 +98,21 @@ def test_without_a_reason_nothing_happens(command: Command, officer: Execute, to
     assert IP not in result.output
     assert command("reveal", "--field", "ip", tokens[IP]).exit_code == 2
     assert officer(AUDIT) == []
+
+
+@pytest.mark.parametrize("reason", ["a\x1b[2J", "two\nlines", "\u202eturned"])
+def test_a_reason_that_a_terminal_would_obey_is_refused(
+    command: Command, officer: Execute, tokens: dict[str, str], reason: str
+) -> None:
+    result = command("reveal", "--field", "ip", "--reason", reason, tokens[IP])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--reason" in result.stderr
+    assert officer(AUDIT) == []
+
+
+def test_nobody_writes_into_the_audit_what_a_terminal_would_obey(officer: Execute) -> None:
+    with pytest.raises(CheckViolation):
+        officer("INSERT INTO reveal_audit (reason, field, tokens) VALUES (E'a\\x1b', 'ip', 1)")
 
 
 def test_unknown_field_and_no_token_are_refused(command: Command, officer: Execute, tokens: dict[str, str]) -> None:

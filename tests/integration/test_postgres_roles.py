@@ -56,6 +56,11 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("read a masked value", "SELECT masked_ip FROM public.user_logins", (ANALYST,)),
     ("read whole rows", "SELECT * FROM public.user_logins", (ANALYST,)),
     ("get what was written back", f"{ADD_LOGIN} RETURNING user_id", ()),
+    (
+        "ask whether a row holds something else",
+        "SELECT public.differing_logins(ARRAY[now()], ARRAY[gen_random_uuid()], '{u}', '{d}', '{i}', '{d}', '{l}', '{1}')",
+        (WRITER,),
+    ),
     ("change a row", "UPDATE public.user_logins SET locale = 'XX'", ()),
     ("remove rows", "DELETE FROM public.user_logins", ()),
     ("empty the rows", "TRUNCATE public.user_logins", ()),

@@ -91,6 +91,16 @@ def board() -> Dashboard:
                 description="Without a resolution, by reason.",
             )
         )
+        .with_panel(
+            graph(
+                "Do messages come again with other content?",
+                Query("sum(increase(stream_duplicates_differing_total[$__rate_interval]))", "with other content"),
+                Query("sum(increase(stream_duplicates_skipped_total[$__rate_interval]))", "all that came again"),
+                unit=COUNT,
+                description="The row that is there stays. Other content under the id of a message that is there: the log line "
+                "duplicates_differ names the ids.",
+            )
+        )
         .with_row(row("Keys and reveals"))
         .with_panel(
             listing(

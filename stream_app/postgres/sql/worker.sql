@@ -33,6 +33,7 @@ FROM :"schema".user_logins;
 -- Rows are looked for one by one (a scalar subquery, which reads an index; LIMIT, since a child of the table may hold a message
 -- twice), but for those sent later than all that can be there (`newest_ms`; null: look for each), and those not found are simply
 -- inserted: ON CONFLICT takes Postgres half as much again.
+-- What is found and holds something else than what came now is left as it is, too, and told (`differing`).
 -- A row that is there all the same, because another partition wrote it, is refused by a unique index; the batch is sent once more and
 -- finds it. Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 WITH moved AS (
@@ -41,11 +42,13 @@ WITH moved AS (
     WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
       AND epoch = %(epoch)s AND next_offset = %(first_offset)s
     RETURNING 1
-), written AS (
-    INSERT INTO :"schema".user_logins
-        (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date, sent_at, message_id)
-    SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version,
-           (sent_at AT TIME ZONE %(time_zone)s)::date, sent_at, message_id
+), login AS (
+    SELECT given.*,
+           sent_at > to_timestamp(%(newest_ms)s / 1000.0::float8)
+           OR (
+               SELECT true FROM :"schema".user_logins AS known
+               WHERE known.sent_at = given.sent_at AND known.message_id = given.message_id LIMIT 1
+           ) IS NULL AS is_new
     FROM (
         SELECT unnest(string_to_array(%(user_id)s, E'\x1f')) AS user_id,
                unnest(string_to_array(%(device_type)s, E'\x1f')) AS device_type,
@@ -55,16 +58,24 @@ WITH moved AS (
                unnest(string_to_array(%(app_version)s, E'\x1f')::integer[]) AS app_version,
                to_timestamp(unnest(string_to_array(%(sent_at_ms)s, E'\x1f')::bigint[]) / 1000.0::float8) AS sent_at,
                unnest(string_to_array(%(message_id)s, E'\x1f')::uuid[]) AS message_id
-    ) AS login
+    ) AS given
     WHERE EXISTS (SELECT FROM moved)
-      AND (
-          login.sent_at > to_timestamp(%(newest_ms)s / 1000.0::float8)
-          OR (
-              SELECT true FROM :"schema".user_logins AS known
-              WHERE known.sent_at = login.sent_at AND known.message_id = login.message_id LIMIT 1
-          ) IS NULL
-      )
+), written AS (
+    INSERT INTO :"schema".user_logins
+        (user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date, sent_at, message_id)
+    SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version,
+           (sent_at AT TIME ZONE %(time_zone)s)::date, sent_at, message_id
+    FROM login
+    WHERE is_new
     RETURNING 1
+), differing AS (
+    SELECT :"schema".differing_logins(
+        array_agg(sent_at), array_agg(message_id), array_agg(user_id), array_agg(device_type),
+        array_agg(masked_ip), array_agg(masked_device_id), array_agg(locale), array_agg(app_version)
+    ) AS message_ids
+    FROM login
+    WHERE is_new IS NOT TRUE
+    HAVING count(*) > 0
 ), index_wanted AS (
     INSERT INTO :"schema".user_logins (sent_at, message_id)
     SELECT NULL, NULL WHERE false
@@ -82,4 +93,5 @@ WITH moved AS (
     ON CONFLICT (sent_at, message_id) DO NOTHING
     RETURNING record_offset
 )
-SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT array_agg(record_offset) FROM letters);
+SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT array_agg(record_offset) FROM letters),
+       (SELECT message_ids::text[] FROM differing);

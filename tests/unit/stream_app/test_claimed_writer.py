@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import structlog
-from login_records import PLACE, batch_of, build, builder, login, records
+from login_records import LOGIN, PLACE, batch_of, build, builder, login, records
 from memory_store import MemoryStore, message_of
 from structlog.testing import capture_logs
 
@@ -164,3 +164,31 @@ async def test_a_message_that_is_being_written_elsewhere_is_no_refused_row() -> 
     await writer.write(build([login()]))
 
     assert (list(store.rows.values()), store.dead_letters, store.positions[PLACE].next_offset) == ([99], {}, 1)
+
+
+async def test_a_message_that_comes_again_with_other_content_is_counted_and_named_and_its_row_stays() -> None:
+    store, metrics = MemoryStore(), WorkerMetrics()
+    writer = await claimed(store, [], metrics)
+    bodies = [login(), login(), login(), login(user_id="another"), login(user_id="another"), login()]
+    found = records(bodies)
+    for again, first in ((3, 0), (4, 2), (5, 1)):  # the first two with other content, and in one batch with what came first
+        found[again] = replace(found[again], headers=found[first].headers)
+    with capture_logs() as lines:
+        await writer.write(batch_of(found[:4], 0, 4))
+        await writer.write(batch_of(found[4:], 4, 6))
+    assert [(line["event"], line["messages"], line["message_ids"]) for line in lines] == [
+        ("duplicates_differ", 1, [message_of(found[0])[1]]),
+        ("duplicates_differ", 1, [message_of(found[2])[1]]),
+    ]
+    assert metrics.registry.get_sample_value("stream_duplicates_differing_total") == 2
+    assert metrics.registry.get_sample_value("stream_duplicates_skipped_total") == 3
+    assert store.contents[message_of(found[0])][0] == store.contents[message_of(found[2])][0] == LOGIN["user_id"]
+
+
+async def test_of_many_that_differ_few_are_named() -> None:
+    writer = await claimed(MemoryStore(), [])
+    await writer.write(batch_of(records([login()] * 20), 0, 20))
+    again = batch_of(records([login(locale="XX")] * 20), 20, 40)
+    with capture_logs() as lines:
+        await writer.write(again)
+    assert (lines[0]["messages"], len(lines[0]["message_ids"])) == (20, 10)
