@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings import KafkaSettings, LogSettings, Settings
+from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Settings
 from stream_app.app_version import AppVersionEncoding
 from stream_app.postgres.settings import PostgresSettings
 
@@ -77,6 +77,7 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         le=65_535,
         description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it.",
     )
+    web_token_file: Path | None = Field(None, description=TOKEN_FILE_HELP)
 
     @field_validator("create_date_time_zone")
     @classmethod

@@ -1,11 +1,13 @@
 """`faust -A stream_app monitor`: the process that tells lag when no worker lives."""
 
+import sys
 from threading import Event
 
 import structlog
 
 from pipeline import logs
-from pipeline.operations import OperationsServer
+from pipeline.ending import Ending
+from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
 from stream_app.commands.command import Command, cli
@@ -18,6 +20,9 @@ from stream_app.postgres.connection import MONITOR, connection_parameters
 
 log = structlog.get_logger(__name__)
 
+STOP_SECONDS = 8.0
+"""What a look may still take that is under way. Less than a supervisor waits, 10 s in compose; the monitor holds nothing."""
+
 
 @cli.command(cls=Command)
 def monitor() -> None:
@@ -29,17 +34,29 @@ def monitor() -> None:
     settings = load(MonitorSettings)
     logs.configure(settings)
     connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here, with one line
-    stopping = Event()
-    call_on_stop_signal(stopping.set)
     metrics = MonitorMetrics()
     topic_log, database = TopicLog(settings), Database(settings)
     looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
-    server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, metrics.registry, looking.livez, looking.readyz)
+    stopping = Event()
+    token = read_token(settings.monitor_web_token_file, "MONITOR_WEB_TOKEN_FILE")
+    ending = Ending(STOP_SECONDS)
+    pages = Pages(metrics.registry, ending.livez(looking.livez), looking.readyz, token)
+    server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, pages, settings="MONITOR_WEB")
+    ending.also_watch(server.crash)
+    server.bind()
+
+    def told_to_stop() -> None:
+        ending.stopping()
+        stopping.set()
+
+    call_on_stop_signal(told_to_stop)
+    ending.start()
     server.start()
     log.info("monitor_started", web_port=server.port, topic=settings.kafka_topic, consumer_group=settings.consumer_group)
     try:
         looking.run(stopping)
     finally:
+        ending.stopping(sys.exc_info()[1])
         server.stop()
         database.close()
         topic_log.close()

@@ -12,7 +12,7 @@ from threading import Event
 
 import structlog
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, cause_code
 from pipeline.operations import Health
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
@@ -48,7 +48,7 @@ class Monitor:
         self._monotonic = monotonic
         self._looked_at = monotonic()
         self._tables_due_at = monotonic()
-        self._away: dict[str, str] = {}
+        self._away: dict[str, tuple[str, str]] = {}  # a code, and the error's text
         self._ranges: dict[int, tuple[int, int]] = {}
         self._positions: dict[int, int] = {}
         self._oldest: dict[int, tuple[int, Times]] = {}  # by partition: the offset that was looked at, and its record's times
@@ -76,9 +76,13 @@ class Monitor:
         return Health(silent < STUCK_SECONDS, {"silent_seconds": round(silent, 1)})
 
     def readyz(self) -> Health:
-        """503 while one of the two is away: it is named."""
+        """503 while one of the two is away: it is named, with a code or in words."""
         away = dict(self._away)
-        return Health(not away, {"waiting_for": away} if away else {})
+        if not away:
+            return Health(ok=True)
+        codes = {dependency: code for dependency, (code, _) in away.items()}
+        words = {dependency: text for dependency, (_, text) in away.items()}
+        return Health(ok=False, details={"waiting_for": codes}, in_words={"waiting_for": words})
 
     def _ask(self, dependency: str, ask: Callable[[], None]) -> None:
         try:
@@ -86,7 +90,7 @@ class Monitor:
         except PipelineError as error:
             if dependency not in self._away:
                 log.warning("monitor_waits", dependency=dependency, problem=str(error))
-            self._away[dependency] = str(error)
+            self._away[dependency] = cause_code(error), str(error)
             self._metrics.ready[dependency].set(0)
         else:
             if self._away.pop(dependency, None) is not None:

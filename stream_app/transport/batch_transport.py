@@ -25,10 +25,12 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``_metadata_update`` of its client is given a pause by ``metadata_pace.py``.
 - the topic's id is asked for beside the logs' ends: aiokafka knows topics by name only, and goes on with one that was made anew.
 - ``_isolation_level``: Faust reads what a transaction has taken back, unless it writes in transactions itself.
+- ``on_crash`` of the thread: mode prints the error, with its text, past the log.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
 """
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -106,6 +108,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             with suppress(TimeoutError):
                 async with asyncio.timeout(THREAD_STOP_SECONDS):
                     await self._log_reader.stop()
+
+    def on_crash(self, msg: str, *fmt: Any) -> None:  # noqa: ARG002 - mode's signature
+        """Log what ends the thread: mode would print it, past the log, with what the error says."""
+        log.critical("consumer_thread_crashed", exc_info=sys.exc_info()[1])
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -207,6 +213,12 @@ class BatchConsumer(driver.Consumer):
         self._assignment_is_new = False
         self._partition_resumed = asyncio.Event()
         self._read_offset = _NoReadOffsets()
+
+    @property
+    def thread_has_died(self) -> bool:
+        """Whether the consumer's thread has ended and nobody stopped it. May be asked from any thread."""
+        thread = self._thread._thread  # noqa: SLF001 - mode's; None until it starts
+        return thread is not None and thread.ident is not None and not thread.is_alive() and not self._stopped.is_set()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
