@@ -55,6 +55,7 @@ def sqs() -> None:
 
 def _run(settings: BridgeSettings) -> None:
     logs.configure(settings)
+    logs.log_uncaught_errors()
     metrics = BridgeMetrics()
     queue = SqsQueue(
         settings.sqs_queue_url,

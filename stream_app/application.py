@@ -49,8 +49,8 @@ log = structlog.get_logger(__name__)
 KAFKA_ABSENT_LOG_SECONDS = 60.0
 
 STOP_SECONDS = 20.0
-"""How long a stop may take beside FLUSH_SECONDS, before it is ended: a last commit, leaving the group, closing connections and event
-loops, each within its own bound, and then some. Together less than a supervisor waits: 30 s in Kubernetes and compose."""
+"""How long a stop may take beside FLUSH_SECONDS, before it is ended: a last commit, leaving the group, closing connections and
+event loops, each within its own bound, and then some. Together less than supervisors wait: 30 s in Kubernetes and compose."""
 
 TRANSPORTS.aliases["batch"] = "stream_app.transport.batch_transport:BatchTransport"
 
@@ -105,6 +105,7 @@ class StreamApp(faust.App):
         """Make what the worker needs beyond the settings, and take its port. Raises :class:`FatalError`; opens no connection."""
         settings = self.settings
         logs.configure(settings)
+        logs.log_uncaught_errors()
         if settings.postgres_dsn is None:
             raise SettingsError("POSTGRES_DSN: not set; the worker writes there")
         self.metrics = WorkerMetrics()

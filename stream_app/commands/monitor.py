@@ -33,6 +33,7 @@ def monitor() -> None:
     """
     settings = load(MonitorSettings)
     logs.configure(settings)
+    logs.log_uncaught_errors()
     connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here, with one line
     metrics = MonitorMetrics()
     topic_log, database = TopicLog(settings), Database(settings)
