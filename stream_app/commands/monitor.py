@@ -1,6 +1,5 @@
 """`faust -A stream_app monitor`: the process that tells lag when no worker lives."""
 
-import sys
 from threading import Event
 
 import structlog
@@ -35,29 +34,31 @@ def monitor() -> None:
     logs.configure(settings)
     logs.log_uncaught_errors()
     connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here, with one line
-    metrics = MonitorMetrics()
-    topic_log, database = TopicLog(settings), Database(settings)
-    looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
-    stopping = Event()
-    token = read_token(settings.monitor_web_token_file, "MONITOR_WEB_TOKEN_FILE")
-    ending = Ending(STOP_SECONDS)
-    pages = Pages(metrics.registry, ending.livez(looking.livez), looking.readyz, token)
-    server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, pages, settings="MONITOR_WEB")
-    ending.also_watch(server.crash)
-    server.bind()
+    stopping, ending = Event(), Ending(STOP_SECONDS)
 
     def told_to_stop() -> None:
         ending.stopping()
         stopping.set()
 
     call_on_stop_signal(told_to_stop)
+    metrics = MonitorMetrics()
+    topic_log, database = TopicLog(settings), Database(settings)
+    looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
+    token = read_token(settings.monitor_web_token_file, "MONITOR_WEB_TOKEN_FILE")
+    pages = Pages(metrics.registry, ending.livez(looking.livez), looking.readyz, token)
+    server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, pages, settings="MONITOR_WEB")
+    ending.also_watch(server.crash)
+    server.bind()
     ending.start()
     server.start()
     log.info("monitor_started", web_port=server.port, topic=settings.kafka_topic, consumer_group=settings.consumer_group)
     try:
         looking.run(stopping)
+    except Exception as error:
+        ending.stopping(error)
+        log.exception("monitor_crashed")
+        raise SystemExit(1) from error  # not as a command's defect, which is shown past the log
     finally:
-        ending.stopping(sys.exc_info()[1])
         server.stop()
         database.close()
         topic_log.close()
