@@ -175,7 +175,8 @@ def configure(settings: LogSettings) -> None:
 
 
 def log_uncaught_errors() -> None:
-    """Have errors that nobody catches logged, for a process that runs by itself: its log has nothing but lines of one form."""
+    """Have errors that nobody catches, and Python's warnings, logged: a log has nothing but lines of one form."""
+    logging.captureWarnings(True)  # noqa: FBT003 - the library's own signature
     sys.excepthook = _log_uncaught
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 

@@ -43,7 +43,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, cause_code
 from pipeline.kafka_topic import TopicId
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
@@ -108,6 +108,10 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             with suppress(TimeoutError):
                 async with asyncio.timeout(THREAD_STOP_SECONDS):
                     await self._log_reader.stop()
+
+    def _stopped_set(self) -> None:
+        if not self.thread_loop.is_closed():  # a crash has ended the thread already: mode would take that for an error
+            super()._stopped_set()
 
     def on_crash(self, msg: str, *fmt: Any) -> None:  # noqa: ARG002 - mode's signature
         """Log what ends the thread: mode would print it, past the log, with what the error says."""
@@ -320,6 +324,8 @@ class BatchConsumer(driver.Consumer):
         self._partition_resumed.set()
 
     async def _ask(self, method: Any, *args: Any) -> Any:
+        if self._thread.thread_loop.is_closed():  # a crash ends the thread first; what is in hand can still be written
+            raise RetryableError("the consumer's thread has ended")
         try:
             async with asyncio.timeout(KAFKA_ANSWER_SECONDS):
                 # Not through the thread's method queue, whose two places a waiting fetch and a commit may hold.
@@ -342,7 +348,7 @@ class BatchConsumer(driver.Consumer):
             await self._ask(self._thread.commit_offsets, {_kafka(partition): offset for partition, offset in offsets.items()})
         except RetryableError as error:
             self.app.metrics.commit_errors.inc()
-            log.info("kafka_commit_failed", problem=str(error.__cause__.__class__.__name__))
+            log.info("kafka_commit_failed", problem=cause_code(error))
             return False
         self.app.partitions.committed(offsets)
         return True

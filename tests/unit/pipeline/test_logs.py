@@ -75,6 +75,7 @@ def test_an_error_that_nobody_catches_is_a_line_without_what_it_says(capsys: pyt
         thread.join()
         sys.excepthook(ValueError, ValueError(SECRET), None)
     finally:
+        logging.captureWarnings(False)  # noqa: FBT003 - the library's own signature
         sys.excepthook, threading.excepthook = hooks
     text = capsys.readouterr().err
     assert SECRET not in text
