@@ -158,7 +158,7 @@ def test_who_asks_is_answered_while_250_others_hold_half_a_request_each(started:
         assert asked(started.port, "/metrics")[0] == 200
         assert threading.active_count() == threads
         held = served_ports(started.port)
-        assert sum(client.getsockname()[1] in held for client in clients) <= CONNECTIONS_MAX
+        assert sum(client.getsockname()[1] in held for client in clients) <= CONNECTIONS_MAX < SLOW_CLIENTS / 4
 
 
 def served_ports(port: int) -> set[int]:
