@@ -1,5 +1,7 @@
 """``python -m bridges sqs``: the composition root and command line of the bridge."""
 
+import sys
+
 import click
 import structlog
 
@@ -8,14 +10,18 @@ from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from bridges.sqs_queue import SqsQueue
 from pipeline import __version__, logs
+from pipeline.ending import Ending
 from pipeline.errors import FatalError
-from pipeline.operations import OperationsServer
+from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.policy_in_force import kafka_policy
 from pipeline.printable import printable
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
 
 _log = structlog.stdlib.get_logger("bridges")
+
+STOP_SECONDS = 5.0
+"""How long a stop may take beside BRIDGE_SHUTDOWN_SECONDS, before it is ended: closing connections."""
 
 
 def _settings_help() -> str:
@@ -51,6 +57,7 @@ def sqs() -> None:
 
 def _run(settings: BridgeSettings) -> None:
     logs.configure(settings)
+    logs.log_uncaught_errors()
     _log.info("policy_in_force", queue=settings.sqs_queue_url, **kafka_policy(settings))
     metrics = BridgeMetrics()
     queue = SqsQueue(
@@ -60,13 +67,25 @@ def _run(settings: BridgeSettings) -> None:
         observe=metrics.observe_request,
     )
     bridge = Bridge(settings, queue, metrics)
-    server = OperationsServer(settings.bridge_web_bind, settings.bridge_web_port, metrics.registry, bridge.livez, bridge.readyz)
-    call_on_stop_signal(bridge.stop)
+    token = read_token(settings.bridge_web_token_file, "BRIDGE_WEB_TOKEN_FILE")
+    ending = Ending(settings.bridge_shutdown_seconds + STOP_SECONDS, bridge.crash)
+    pages = Pages(metrics.registry, ending.livez(bridge.livez), bridge.readyz, token)
+    server = OperationsServer(settings.bridge_web_bind, settings.bridge_web_port, pages, settings="BRIDGE_WEB")
+    ending.also_watch(server.crash)
+    server.bind()
+
+    def told_to_stop() -> None:
+        ending.stopping()
+        bridge.stop()
+
+    call_on_stop_signal(told_to_stop)
+    ending.start()
     server.start()
     _log.info("operations_served", bind=settings.bridge_web_bind, port=server.port, version=__version__)
     try:
         bridge.run()
     finally:
+        ending.stopping(sys.exc_info()[1])
         server.stop()
         queue.close()
 

@@ -65,6 +65,11 @@ class Bridge:
         """Let :meth:`run` finish what is held and return. May be called from any thread, also before it."""
         self._ends.put(None)
 
+    def crash(self) -> str | None:
+        """What has crashed, if anything: :meth:`run` then ends, unless that hangs."""
+        dead = self._threads.failed()
+        return f"dead threads: {', '.join(dead)}" if dead else None
+
     def livez(self) -> Health:
         """503 when only a restart can help: a thread has died or makes no step. SQS or Kafka being away is no reason."""
         dead = self._threads.failed()

@@ -1,10 +1,11 @@
 """The bridge's settings. AWS's own (region, endpoint, credentials) are boto3's: nothing of ours stands between."""
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.settings import KafkaSettings, LogSettings, Port
+from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Port
 
 RECEIVE_MESSAGES_MAX = 10
 """What one ReceiveMessage, DeleteMessageBatch or ChangeMessageVisibilityBatch may carry; SQS's own bound."""
@@ -57,6 +58,7 @@ class BridgeSettings(KafkaSettings, LogSettings):
     )
     bridge_web_bind: str = Field("127.0.0.1", description="Address that serves /metrics, /livez and /readyz.")
     bridge_web_port: Port = Field(6060, description="Its port, or the next free one after it; 0: any free port.")
+    bridge_web_token_file: Path | None = Field(None, description=TOKEN_FILE_HELP)
 
     @field_validator("sqs_queue_url")
     @classmethod

@@ -19,6 +19,12 @@ class RetryableError(PipelineError):
     """Try again with backoff."""
 
 
+def cause_code(error: PipelineError) -> str:
+    """What lies behind an error, for who may not read its text: the database's code, or the name of the driver's class."""
+    cause = error.__cause__
+    return getattr(cause, "pgcode", None) or type(cause or error).__name__
+
+
 class PoisonError(PipelineError):
     """One record can't become a row.
 

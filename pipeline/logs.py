@@ -6,9 +6,11 @@ and never a record's value: an event names offsets, counts and reasons.
 
 import logging.config
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -17,6 +19,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from pipeline.errors import PipelineError
 from pipeline.printable import printable
 from pipeline.settings import LogSettings
+
+log = structlog.stdlib.get_logger("pipeline.logs")
 
 _CHAIN_MAX = 8
 
@@ -44,6 +48,23 @@ def _exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> Ev
 
 def _name(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, PipelineError) else type(error).__name__
+
+
+class _NamedErrors(logging.Filter):
+    """Has a library that puts an error into its message put the error's name there: what it says may quote a record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always to be logged."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(_Name(_name(arg)) if isinstance(arg, BaseException) else arg for arg in record.args)
+        return True
+
+
+class _Name(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 # What aiokafka warns of in the ordinary course of a first start and of each rebalance.
@@ -125,13 +146,17 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 ],
             }
         },
-        "filters": {"ordinary warnings": {"()": _OrdinaryWarnings}, "repetitions": {"()": _Repetitions}},
+        "filters": {
+            "named errors": {"()": _NamedErrors},
+            "ordinary warnings": {"()": _OrdinaryWarnings},
+            "repetitions": {"()": _Repetitions},
+        },
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "event",
-                "filters": ["ordinary warnings", "repetitions"],
+                "filters": ["named errors", "ordinary warnings", "repetitions"],
             }
         },
         "root": {"level": level, "handlers": ["stderr"]},
@@ -157,3 +182,16 @@ def configure(settings: LogSettings) -> None:
     """Set up logging for a process that has no framework to do it."""
     logging.config.dictConfig(logging_config(settings))
     configure_structlog()
+
+
+def log_uncaught_errors() -> None:
+    """Have errors that nobody catches, and Python's warnings, logged: a log has nothing but lines of one form."""
+    logging.captureWarnings(True)  # noqa: FBT003 - the library's own signature
+    sys.excepthook = _log_uncaught
+    threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _log_uncaught(_: type[BaseException], error: BaseException | None, __: TracebackType | None) -> None:
+    """In place of Python's traceback, which stands between the lines and says what the error says."""
+    if not isinstance(error, SystemExit):  # of a thread: ends it, and is no fault
+        log.critical("uncaught_error", thread=threading.current_thread().name, exc_info=error)

@@ -19,6 +19,10 @@ from pipeline.setting_words import expected
 from pipeline.spelling import is_service_address, misspelt
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
+TOKEN_FILE_HELP = (
+    "File with a token of at least 16 characters, readable by its owner only. Who sends it "  # noqa: S105 - no token
+    "(`Authorization: Bearer …`) reads at /readyz what servers say; unset, only clients on the same machine do. Read at the start."
+)
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
 

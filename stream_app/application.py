@@ -14,15 +14,17 @@ import faust
 import faust.app.base
 import structlog
 from faust.app.base import BootStrategy
+from faust.serializers.codecs import get_codec
 from faust.streams import Stream
 from faust.transport.drivers import TRANSPORTS
 from faust.types import FixupT, StreamT
 from mode import CrashingSupervisor
 
 from pipeline import logs
+from pipeline.ending import Ending
 from pipeline.errors import PipelineError, RetryableError, SettingsError
 from pipeline.kafka_topic import ensure_topic
-from pipeline.operations import OperationsServer
+from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.printable import printable
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
@@ -48,6 +50,10 @@ if TYPE_CHECKING:  # Faust loads the transport by the name that is registered be
 log = structlog.get_logger(__name__)
 
 KAFKA_ABSENT_LOG_SECONDS = 60.0
+
+STOP_SECONDS = 20.0
+"""How long a stop may take beside FLUSH_SECONDS, before it is ended: a last commit, leaving the group, closing connections and
+event loops, each within its own bound, and then some. Together less than supervisors wait: 30 s in Kubernetes and compose."""
 
 TRANSPORTS.aliases["batch"] = "stream_app.transport.batch_transport:BatchTransport"
 
@@ -107,9 +113,10 @@ class StreamApp(faust.App):
         return []
 
     def compose(self) -> None:
-        """Make what the worker needs beyond the settings. Raises :class:`FatalError`; opens no connection."""
+        """Make what the worker needs beyond the settings, and take its port. Raises :class:`FatalError`; opens no connection."""
         settings = self.settings
         logs.configure(settings)
+        logs.log_uncaught_errors()
         parameters = connection_parameters(settings, role=WRITER, application_name="")  # what is wrong with them ends it here
         self.metrics = WorkerMetrics()
         size = settings.postgres_connections_max
@@ -118,7 +125,6 @@ class StreamApp(faust.App):
         )
         self.metrics.database_connections.set_function(lambda: self._pool.connections_open)
         self.metrics.database_connections_wanted.set_function(lambda: self._pool.connections_wanted)
-        self._operations: OperationsServer | None = None
         store = BatchWriter(
             self._pool,
             consumer_group=settings.consumer_group,
@@ -148,6 +154,14 @@ class StreamApp(faust.App):
             metrics=self.metrics,
         )
         self.health = WorkerHealth(self.partitions, self.metrics)
+        self.ending = Ending(settings.flush_seconds + STOP_SECONDS, self._what_has_crashed)
+        self._operations: OperationsServer | None = None
+        token = read_token(settings.web_token_file, "WEB_TOKEN_FILE")
+        if self.conf.web_enabled:
+            pages = Pages(self.metrics.registry, self.ending.livez(self.health.livez), self.health.readyz, token)
+            self._operations = OperationsServer(self.conf.web_bind, self.conf.web_port, pages, settings="WEB")
+            self._operations.bind()
+        get_codec("raw")  # Faust looks for codecs of others at the first record, in files, and dies if it can open none then
 
     def _create_directories(self) -> None:
         """Nothing: Faust would make a data directory for tables, and there are none."""
@@ -156,10 +170,7 @@ class StreamApp(faust.App):
         """Serve health and metrics, then wait for Kafka and the topic."""
         log.info("policy_in_force", **self._policy)
         self.add_future(self.health.beat())
-        if self.conf.web_enabled:
-            self._operations = OperationsServer(
-                self.conf.web_bind, self.conf.web_port, self.metrics.registry, self.health.livez, self.health.readyz
-            )
+        if self._operations is not None:
             self._operations.start()
         await self._wait_for_topic()
         if self.should_stop:
@@ -186,6 +197,14 @@ class StreamApp(faust.App):
             self._operations.stop()
         log.info("worker_stopped")
         await super().on_shutdown()
+
+    def _what_has_crashed(self) -> str | None:
+        """Called from a thread of its own: what has crashed may be the event loop's own work."""
+        if self.crashed:
+            return type(self.crash_reason).__name__
+        if self._consumer is not None and cast("BatchConsumer", self._consumer).thread_has_died:
+            return "the consumer's thread has ended"
+        return None if self._operations is None else self._operations.crash()
 
     def _ran_statement(self, result: StatementResult, seconds: float, error: PipelineError | None) -> None:
         self.metrics.ran_statement(result, seconds, error)

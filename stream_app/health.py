@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, cause_code
 from pipeline.operations import Health
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partition_writer import State
@@ -65,7 +65,7 @@ class WorkerHealth:
         self._metrics = metrics
         self._monotonic = monotonic
         self._beat_at = monotonic()
-        self._away: dict[str, str] = {}
+        self._away: dict[str, tuple[str, str]] = {}  # a code, and the error's text
         self._moved: dict[tuple[str, int], tuple[int | None, float]] = {}  # where each partition was seen first, and when
         self._behind: dict[tuple[str, int], _Behind] = {}
         self._claims_since: dict[tuple[str, int], float] = {}
@@ -83,7 +83,7 @@ class WorkerHealth:
 
     def did_not_answer(self, dependency: Dependency, error: PipelineError) -> None:
         """It did not; the error's text says why."""
-        self._away[dependency] = str(error)
+        self._away[dependency] = cause_code(error), str(error)
         self._metrics.ready[dependency].set(0)
 
     def consumer_moves(self) -> None:
@@ -158,8 +158,9 @@ class WorkerHealth:
         return Health(silent < LOOP_STUCK_SECONDS and len(details) == 1, details)
 
     def readyz(self) -> Health:
-        """503 while anything is waited for: it is named."""
-        waiting_for: dict[str, str] = dict(self._away)
+        """503 while anything is waited for: it is named, with a code or in words."""
+        away = dict(self._away)
+        waiting_for = {dependency: code for dependency, (code, _) in away.items()}
         silent = self._monotonic() - self._beat_at
         if silent >= LOOP_LATE_SECONDS:
             waiting_for["event_loop"] = f"it has not moved for {silent:.0f} s"
@@ -167,11 +168,19 @@ class WorkerHealth:
             waiting_for.setdefault("start", "Kafka is asked for the topic")
         elif not self._partitions.assigned:
             waiting_for["assignment"] = "the Kafka consumer group has not told which partitions are ours"
-        details: dict[str, Any] = {"waiting_for": waiting_for} if waiting_for else {}
+        details: dict[str, Any] = {}
+        in_words: dict[str, Any] = {}
+        if waiting_for:
+            details["waiting_for"] = waiting_for
+            in_words["waiting_for"] = {**waiting_for, **{dependency: text for dependency, (_, text) in away.items()}}
         problems = self._partitions.problems()
         if problems:
-            details["partitions"] = problems
-        return Health(not details, details)
+            states = {
+                f"{partition.topic}/{partition.partition}": state.value for partition, state in self._partitions.states().items()
+            }
+            details["partitions"] = {where: states.get(where, "given up") for where in problems}
+            in_words["partitions"] = problems
+        return Health(not details, details, in_words)
 
 
 def _waits(state: PartitionGauges) -> bool:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import SettingsError
-from pipeline.settings import KafkaSettings, LogSettings, Settings
+from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Settings
 from stream_app.app_version import AppVersionEncoding
 from stream_app.masking.policy import SETTING_METHODS, parse_methods
 from stream_app.postgres.settings import PostgresSettings
@@ -80,6 +80,7 @@ class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings
         le=65_535,
         description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it.",
     )
+    web_token_file: Path | None = Field(None, description=TOKEN_FILE_HELP)
 
     @field_validator("masking_methods")
     @classmethod

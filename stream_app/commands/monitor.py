@@ -5,7 +5,8 @@ from threading import Event
 import structlog
 
 from pipeline import logs
-from pipeline.operations import OperationsServer
+from pipeline.ending import Ending
+from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
 from stream_app.commands.command import QuietCommand, cli
@@ -19,6 +20,9 @@ from stream_app.postgres.connection import MONITOR, connection_parameters
 
 log = structlog.get_logger(__name__)
 
+STOP_SECONDS = 8.0
+"""What a look may still take that is under way. Less than a supervisor waits, 10 s in compose; the monitor holds nothing."""
+
 
 @cli.command(cls=QuietCommand)
 def monitor() -> None:
@@ -29,18 +33,33 @@ def monitor() -> None:
     """
     settings = load(MonitorSettings)
     logs.configure(settings)
+    logs.log_uncaught_errors()
     parameters = connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here
     log.info("policy_in_force", **monitor_policy(settings, parameters))
-    stopping = Event()
-    call_on_stop_signal(stopping.set)
+    stopping, ending = Event(), Ending(STOP_SECONDS)
+
+    def told_to_stop() -> None:
+        ending.stopping()
+        stopping.set()
+
+    call_on_stop_signal(told_to_stop)
     metrics = MonitorMetrics()
     topic_log, database = TopicLog(settings), Database(settings)
     looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
-    server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, metrics.registry, looking.livez, looking.readyz)
+    token = read_token(settings.monitor_web_token_file, "MONITOR_WEB_TOKEN_FILE")
+    pages = Pages(metrics.registry, ending.livez(looking.livez), looking.readyz, token)
+    server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, pages, settings="MONITOR_WEB")
+    ending.also_watch(server.crash)
+    server.bind()
+    ending.start()
     server.start()
     log.info("monitor_started", web_port=server.port, topic=settings.kafka_topic, consumer_group=settings.consumer_group)
     try:
         looking.run(stopping)
+    except Exception as error:
+        ending.stopping(error)
+        log.exception("monitor_crashed")
+        raise SystemExit(1) from error  # not as a command's defect, which is shown past the log
     finally:
         server.stop()
         database.close()

@@ -1,6 +1,8 @@
 """`faust -A stream_app worker`: Faust's own command, with our start-up checks and without its banner."""
 
 import gc
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from faust.cli.worker import worker as faust_worker_command
@@ -9,6 +11,7 @@ from mode import ServiceT
 from mode import Worker as ModeWorker
 
 from pipeline.errors import FatalError
+from pipeline.stop_signals import STOP_SIGNALS, call_on_stop_signal
 from stream_app.commands.command import say
 
 if TYPE_CHECKING:  # the App's module imports this one
@@ -30,11 +33,35 @@ def _collect_garbage_less_often() -> None:
 
 
 class StreamWorker(Worker):
-    """Faust's worker without its progress spinner: standard output stays empty, the log tells."""
+    """Faust's worker without its progress spinner (standard output stays empty, the log tells), and with a sure end.
+
+    Read against mode 0.7.1 (``worker.py``): it hears of signals in the event loop, so a loop that stands still hears of none, and
+    takes a second one for the first.
+    """
+
+    app: "StreamApp"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.spinner = None
+
+    def install_signal_handlers(self) -> None:
+        """Take SIGTERM and SIGINT in a thread of their own: the first stops in order, within a bound; the second ends at once."""
+        super().install_signal_handlers()
+        for number in STOP_SIGNALS:
+            self.loop.remove_signal_handler(number)
+        call_on_stop_signal(self._told_to_stop)
+        self.app.ending.start()
+
+    def _told_to_stop(self) -> None:
+        self.app.ending.stopping()
+        with suppress(RuntimeError):  # the loop is closed: it has stopped already
+            self.loop.call_soon_threadsafe(self._on_sigterm)
+
+    def on_worker_shutdown(self) -> None:
+        """Follow up a stop that no signal began, too: an error did, mostly one at the start."""
+        self.app.ending.stopping(self.crash_reason or sys.exc_info()[1])
+        super().on_worker_shutdown()
 
     def say(self, msg: str) -> None:
         """Nothing: Faust ends the spinner's line here, with or without a spinner, when it is told to stop while it starts."""

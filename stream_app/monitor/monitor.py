@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import structlog
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, cause_code
 from pipeline.operations import Health
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
@@ -58,7 +58,7 @@ class Monitor:
         self._monotonic = monotonic
         self._looked_at = monotonic()
         self._tables_due_at = monotonic()
-        self._away: dict[str, str] = {}
+        self._away: dict[str, tuple[str, str]] = {}  # a code, and the error's text
         self._ranges: dict[int, LogRange] = {}
         self._transactions: dict[int, TransactionWatch] = {}
         self._positions: dict[int, int] = {}
@@ -88,12 +88,19 @@ class Monitor:
         return Health(silent < STUCK_SECONDS, {"silent_seconds": round(silent, 1)})
 
     def readyz(self) -> Health:
-        """503 while one of the two is away: it is named. So is a transaction that stays open, which is not waited for."""
+        """503 while one of the two is away: it is named, with a code or in words.
+
+        So is a transaction that stays open, which is not waited for.
+        """
         away = dict(self._away)
         problems = {f"{self._topic}/{partition}": watch.problem for partition, watch in list(self._transactions.items())}
         open_transactions = {place: problem for place, problem in problems.items() if problem is not None}
-        details = {"waiting_for": away, "open_transactions": open_transactions}
-        return Health(not away, {name: found for name, found in details.items() if found})
+        codes = {dependency: code for dependency, (code, _) in away.items()}
+        words = {dependency: text for dependency, (_, text) in away.items()}
+        details = {"waiting_for": codes, "open_transactions": open_transactions}
+        return Health(
+            not away, {name: found for name, found in details.items() if found}, in_words={"waiting_for": words} if away else {}
+        )
 
     def _ask(self, dependency: str, ask: Callable[[], None]) -> None:
         try:
@@ -101,7 +108,7 @@ class Monitor:
         except PipelineError as error:
             if dependency not in self._away:
                 log.warning("monitor_waits", dependency=dependency, problem=str(error))
-            self._away[dependency] = str(error)
+            self._away[dependency] = cause_code(error), str(error)
             self._metrics.ready[dependency].set(0)
         else:
             if self._away.pop(dependency, None) is not None:

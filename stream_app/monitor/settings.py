@@ -1,8 +1,10 @@
 """The monitor's settings."""
 
+from pathlib import Path
+
 from pydantic import Field
 
-from pipeline.settings import KafkaSettings, LogSettings, Port
+from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Port
 from stream_app.postgres.settings import PostgresSettings
 from stream_app.settings import GroupSettings
 
@@ -21,3 +23,4 @@ class MonitorSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSetting
     )
     monitor_web_bind: str = Field("127.0.0.1", min_length=1, description="Address of /metrics, /livez and /readyz.")
     monitor_web_port: Port = Field(6_090, description="Its port, or the next free one after it; 0: any free port.")
+    monitor_web_token_file: Path | None = Field(None, description=TOKEN_FILE_HELP)

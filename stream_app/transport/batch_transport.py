@@ -25,10 +25,12 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``_metadata_update`` of its client is given a pause by ``metadata_pace.py``.
 - the topic's id is asked for beside the logs' ends: aiokafka knows topics by name only, and goes on with one that was made anew.
 - ``_isolation_level``: Faust reads what a transaction has taken back, unless it writes in transactions itself.
+- ``on_crash`` of the thread: mode prints the error, with its text, past the log.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
 """
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -41,7 +43,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, cause_code
 from pipeline.kafka_topic import TopicId
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
@@ -107,6 +109,14 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             with suppress(TimeoutError):
                 async with asyncio.timeout(THREAD_STOP_SECONDS):
                     await self.log_reader.stop()
+
+    def _stopped_set(self) -> None:
+        if not self.thread_loop.is_closed():  # a crash has ended the thread already: mode would take that for an error
+            super()._stopped_set()
+
+    def on_crash(self, msg: str, *fmt: Any) -> None:  # noqa: ARG002 - mode's signature
+        """Log what ends the thread: mode would print it, past the log, with what the error says."""
+        log.critical("consumer_thread_crashed", exc_info=sys.exc_info()[1])
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
@@ -198,6 +208,12 @@ class BatchConsumer(driver.Consumer):
         self._assignment_is_new = False
         self._partition_resumed = asyncio.Event()
         self._read_offset = _NoReadOffsets()
+
+    @property
+    def thread_has_died(self) -> bool:
+        """Whether the consumer's thread has ended and nobody stopped it. May be asked from any thread."""
+        thread = self._thread._thread  # noqa: SLF001 - mode's; None until it starts
+        return thread is not None and thread.ident is not None and not thread.is_alive() and not self._stopped.is_set()
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -299,6 +315,8 @@ class BatchConsumer(driver.Consumer):
         self._partition_resumed.set()
 
     async def _ask(self, method: Any, *args: Any) -> Any:
+        if self._thread.thread_loop.is_closed():  # a crash ends the thread first; what is in hand can still be written
+            raise RetryableError("the consumer's thread has ended")
         try:
             async with asyncio.timeout(KAFKA_ANSWER_SECONDS):
                 # Not through the thread's method queue, whose two places a waiting fetch and a commit may hold.
@@ -321,7 +339,7 @@ class BatchConsumer(driver.Consumer):
             await self._ask(self._thread.commit_offsets, {_kafka(partition): offset for partition, offset in offsets.items()})
         except RetryableError as error:
             self.app.metrics.commit_errors.inc()
-            log.info("kafka_commit_failed", problem=str(error.__cause__.__class__.__name__))
+            log.info("kafka_commit_failed", problem=cause_code(error))
             return False
         self.app.partitions.committed(offsets)
         return True

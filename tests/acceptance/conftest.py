@@ -75,3 +75,13 @@ def pipeline(
     running.stop_all()
     postgres.drop_database(dsn)
     admin.delete_topics([name])[name].result()
+
+
+@pytest.fixture
+def queue_url(sqs: SQSClient, pipeline: RunningPipeline, elasticmq: ElasticMq) -> Iterator[str]:
+    """A queue of the test's own, which its bridges read."""
+    url = sqs.create_queue(QueueName=pipeline.topic, Attributes={"VisibilityTimeout": "10"})["QueueUrl"]
+    pipeline.environment |= {"AWS_ENDPOINT_URL_SQS": elasticmq.endpoint_url, "SQS_QUEUE_URL": url, **MADE_UP_CREDENTIALS}
+    yield url
+    pipeline.stop_all()
+    sqs.delete_queue(QueueUrl=url)

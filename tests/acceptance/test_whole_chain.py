@@ -2,17 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
 from acceptance.running_pipeline import RunningPipeline, wait_until
 from mypy_boto3_sqs import SQSClient
 from mypy_boto3_sqs.literals import QueueAttributeNameType
 
-from dev_servers.elasticmq import MADE_UP_CREDENTIALS, ElasticMq
 from dev_servers.made_up_logins import MadeUpLogin, made_up_logins
 from dev_servers.postgres import Postgres
 from stream_app.masking.masker import Masker
@@ -21,15 +18,6 @@ from stream_app.masking.policy import parse_methods
 SENDERS = 8
 RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|2001:db8:[0-9a-f:]+")
 """What an IP address or a device id of the made-up logins looks like."""
-
-
-@pytest.fixture
-def queue_url(sqs: SQSClient, pipeline: RunningPipeline, elasticmq: ElasticMq) -> Iterator[str]:
-    url = sqs.create_queue(QueueName=pipeline.topic, Attributes={"VisibilityTimeout": "10"})["QueueUrl"]
-    pipeline.environment |= {"AWS_ENDPOINT_URL_SQS": elasticmq.endpoint_url, "SQS_QUEUE_URL": url, **MADE_UP_CREDENTIALS}
-    yield url
-    pipeline.stop_all()
-    sqs.delete_queue(QueueUrl=url)
 
 
 def send(sqs: SQSClient, url: str, bodies: list[str]) -> list[str]:

@@ -268,7 +268,8 @@ def test_without_postgres_what_waits_grows_older_and_it_is_named(scene: Scene, m
     scene.produce(2)
     scene.monitor.look()
     assert (scene.value("ready", dependency="postgres"), scene.value("ready", dependency="kafka")) == (0, 1)
-    assert "nobody listens" in scene.monitor.readyz().details["waiting_for"]["postgres"]
+    assert "nobody listens" in scene.monitor.readyz().in_words["waiting_for"]["postgres"]
+    assert scene.monitor.readyz().details == {"waiting_for": {"postgres": "OperationalError"}}
     assert scene.monitor.livez().ok
     assert scene.shown("lag_records") == 5
     assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=15)

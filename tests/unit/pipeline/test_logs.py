@@ -1,5 +1,7 @@
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +62,37 @@ def test_what_a_terminal_would_obey_is_escaped_and_no_line_is_forged(capsys: pyt
     assert len(text.splitlines()) == 2
     assert all(line.isprintable() for line in text.splitlines())
     assert "\\x1b" in text
+
+
+def test_an_error_that_a_library_puts_into_its_message_is_a_name_there(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="json")
+    logging.getLogger("test.library").error("Crashed reason=%r (%s) of %s", ValueError(SECRET), KeyError(SECRET), "a task")
+    logging.getLogger("test.library").error("stopped by %r", FatalError("run migrate"))
+    text = capsys.readouterr().err
+    assert [json.loads(line)["event"] for line in text.splitlines()] == [
+        "Crashed reason=ValueError (KeyError) of a task",
+        "stopped by FatalError: run migrate",
+    ]
+
+
+def test_an_error_that_nobody_catches_is_a_line_without_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    hooks = sys.excepthook, threading.excepthook
+    try:
+        configure(log_format="json")
+        logs.log_uncaught_errors()
+        thread = threading.Thread(target=quoting_driver, name="made up")
+        thread.start()
+        thread.join()
+        sys.excepthook(ValueError, ValueError(SECRET), None)
+    finally:
+        logging.captureWarnings(False)  # noqa: FBT003 - the library's own signature
+        sys.excepthook, threading.excepthook = hooks
+    text = capsys.readouterr().err
+    assert SECRET not in text
+    of_a_thread, of_the_process = map(json.loads, text.splitlines())
+    assert (of_a_thread["event"], of_a_thread["thread"], of_a_thread["error"]) == ("uncaught_error", "made up", "ValueError")
+    assert "quoting_driver" in of_a_thread["exception"]
+    assert (of_the_process["event"], of_the_process["error"]) == ("uncaught_error", "ValueError")
 
 
 def test_our_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,7 +290,7 @@ def test_a_dependency_that_does_not_answer_is_named_until_it_does() -> None:
     scene = Scene()
     assert (scene.ready("kafka"), scene.ready("postgres")) == (1, 1)
     scene.health.did_not_answer("postgres", RetryableError("nobody listens there"))
-    assert scene.health.readyz().details == {"waiting_for": {"postgres": "nobody listens there"}}
+    assert scene.health.readyz().in_words == {"waiting_for": {"postgres": "nobody listens there"}}
     assert (scene.ready("kafka"), scene.ready("postgres")) == (1, 0)
     scene.health.answered("postgres")
     assert scene.health.readyz().ok
@@ -307,4 +307,21 @@ def test_partitions_that_do_not_write_are_named_with_what_is_wrong() -> None:
     scene = Scene()
     scene.partitions.problems = lambda: {"logins/3": "a table is missing"}
     stopped = scene.health.readyz()
-    assert (stopped.ok, stopped.details) == (False, {"partitions": {"logins/3": "a table is missing"}})
+    assert (stopped.ok, stopped.in_words) == (False, {"partitions": {"logins/3": "a table is missing"}})
+
+
+def test_what_servers_say_is_kept_apart_from_what_is_waited_for() -> None:
+    """The one is for everybody who reaches the port, and names codes and states; the other may name hosts and users."""
+    scene = Scene()
+    error = RetryableError('Postgres refuses the connection: no entry for host "10.1.2.3", user "worker"')
+    error.__cause__ = ConnectionRefusedError("10.1.2.3")
+    scene.health.did_not_answer("postgres", error)
+    scene.partitions.problems = lambda: {"logins/3": 'relation "secret_table" does not exist'}
+    scene.partitions.states = lambda: {Partition("logins", 3): State.STOPPED}
+    scene.clock.now += LOOP_LATE_SECONDS
+    asked = scene.health.readyz()
+    late = f"it has not moved for {LOOP_LATE_SECONDS:.0f} s"
+    waiting_for = {"postgres": "ConnectionRefusedError", "event_loop": late}
+    assert asked.details == {"waiting_for": waiting_for, "partitions": {"logins/3": "stopped"}}
+    assert asked.in_words["waiting_for"] == {"postgres": str(error), "event_loop": late}
+    assert asked.in_words["partitions"] == {"logins/3": 'relation "secret_table" does not exist'}
