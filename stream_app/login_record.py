@@ -114,10 +114,11 @@ def fields_of(record: type[msgspec.Struct]) -> tuple[Field, ...]:
             raise TypeError(f"{field.name}: a token of {field.length_max} bytes does not fit its column")
         if field.content is not Content.TEXT and (field.forms or field.no_value):
             raise TypeError(f"{field.name}: forms and no_value are for texts")
-        if any(canonical(text, field.forms) != text for text in field.no_value):
-            raise TypeError(f"{field.name}: a text of no_value is not in its canonical form")
-        if not field.reductions - {Reduction.NO_VALUE} <= REDUCTIONS_OF_CONTENT[field.content]:
-            raise TypeError(f"{field.name}: a reduction that its content can't have")
+        if any(not text or canonical(text.strip(), field.forms) != text for text in field.no_value):
+            raise TypeError(f"{field.name}: a text of no_value is empty, or not in its canonical form: no value would meet it")
+        possible = REDUCTIONS_OF_CONTENT[field.content] | ({Reduction.NO_VALUE} if field.no_value else set())
+        if not field.reductions <= possible:
+            raise TypeError(f"{field.name}: {', '.join(field.reductions - possible)} can't be left off it")
     return fields
 
 
