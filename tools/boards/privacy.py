@@ -94,13 +94,16 @@ def board() -> Dashboard:
         .with_panel(
             graph(
                 "What do rows hold less than their records?",
-                Query("sum by (field, reduction) (rate(stream_values_reduced_total[$__rate_interval])) > 0", "{{field}}: {{reduction}}"),
+                Query(
+                    "sum by (field, reduction) (rate(stream_values_reduced_total[$__rate_interval])) > 0",
+                    "{{field}}: {{reduction}}",
+                ),
                 unit="recps",
                 values=True,
                 width=24,
-                description="Values that were stored with something left off, by field: a port, a zone id or other addresses beside "
-                "an address, a version's build or a part that is too high, an id that says that there is none. A new line: a sender "
-                "has changed how it writes.",
+                description="Values that were stored with something left off, by field: a port, a zone id or other addresses "
+                "beside an address, a version's build or a part that is too high, an id that says that there is none. A new line: "
+                "a sender has changed how it writes.",
             )
         )
         .with_row(row("Keys and reveals"))
