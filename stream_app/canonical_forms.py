@@ -30,9 +30,13 @@ def canonical_column(texts: Sequence[str], joined: str, forms: Collection[Form])
     if Form.NFC in forms and not joined.isascii() and not is_normalized("NFC", joined):  # each part of NFC is NFC (UAX #15)
         texts = [normalize("NFC", text) for text in texts]
     if Form.UUID in forms and joined != joined.lower():
-        shapes = "\n".join(texts).encode().translate(_DIGITS_AS_ZEROS).split(b"\n")
-        if _UUID_SHAPE in shapes:
-            texts = [text.lower() if shape == _UUID_SHAPE else text for text, shape in zip(texts, shapes, strict=True)]
+        lines = "\n".join(texts)
+        shapes = lines.encode().translate(_DIGITS_AS_ZEROS)
+        if shapes == b"\n".join([_UUID_SHAPE] * len(texts)):  # nothing but UUIDs, as most columns with one are
+            texts = lines.lower().split("\n")
+        elif _UUID_SHAPE in shapes:
+            shape_by_text = zip(texts, shapes.split(b"\n"), strict=True)
+            texts = [text.lower() if shape == _UUID_SHAPE else text for text, shape in shape_by_text]
     return texts
 
 

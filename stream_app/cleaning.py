@@ -84,7 +84,7 @@ class Cleaner(ABC):
             if self._field.required:
                 raise PoisonError(Reason.EMPTY_VALUE)
             return NULL_TEXT, _NONE_LEFT_OFF
-        if _CONTROL.search(text):
+        if not text.isprintable() and _CONTROL.search(text):
             raise PoisonError(Reason.CONTROL_CHARACTER)
         return self._clean_content(text)
 

@@ -24,6 +24,10 @@ _WITH_PORT = re.compile(r"(?:\[(?P<ipv6>[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(?:%[^\]]*)?
 _ZONE = re.compile(r"[0-9A-Za-z._~%-]{1,64}")  # %25 before it, as RFC 6874 has it in a URI, is within
 
 
+_NOTHING: frozenset[Reduction] = frozenset()
+_OTHER_ADDRESSES, _PORT, _ZONE_ID = (frozenset({it}) for it in (Reduction.OTHER_ADDRESSES, Reduction.PORT, Reduction.ZONE))
+
+
 def pack_all(texts: list[str]) -> list[bytes] | None:
     """The packed forms of a whole column of addresses, or None if one of them is none (white space around it included)."""
     try:
@@ -50,28 +54,29 @@ def is_plain(text: str) -> bool:
 
 
 def read(text: str) -> tuple[bytes, frozenset[Reduction]]:
-    """The packed form of an address as a proxy may write it, and what was left off. Raises :class:`PoisonError`.
+    """The packed form of a trimmed address as a proxy may write it, and what was left off. Raises :class:`PoisonError`.
 
     Of a list the first counts: X-Forwarded-For begins with the client, and each proxy adds whom it was asked by.
     """
-    left_off = set()
+    left_off = _NOTHING
     address, comma, _ = text.partition(",")
     if comma:
-        left_off.add(Reduction.OTHER_ADDRESSES)
-    address = address.strip()
+        left_off |= _OTHER_ADDRESSES
+        address = address.rstrip()
     match = _WITH_PORT.fullmatch(address)
     if match is not None:
-        address = match["ipv4"] or match["ipv6"]
-        if match["port"] is not None:
-            if int(match["port"]) > PORT_MAX:
+        ipv6, ipv4, port = match.groups()
+        address = ipv4 or ipv6
+        if port is not None:
+            if int(port) > PORT_MAX:
                 raise PoisonError(Reason.INVALID_IP)
-            left_off.add(Reduction.PORT)
+            left_off |= _PORT
     address, percent, zone = address.partition("%")
     if percent:
         if ":" not in address or not _ZONE.fullmatch(zone):
             raise PoisonError(Reason.INVALID_IP)
-        left_off.add(Reduction.ZONE)
-    return pack(address), frozenset(left_off)
+        left_off |= _ZONE_ID
+    return pack(address), left_off
 
 
 def canonical_text(packed: bytes) -> str:

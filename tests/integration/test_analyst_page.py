@@ -20,6 +20,12 @@ PAGE = (Path(__file__).parents[2] / "docs" / "analyst.md").read_text()
 QUERIES = re.findall(r"^    (SELECT [^;]+);\n\n    ( *\w.*)\n", PAGE, re.MULTILINE)
 """Each with the line of its columns' names, which stands under it."""
 ROWS = 1_000
+INSERT = """
+    INSERT INTO user_logins
+        (user_id, app_version, device_type, masked_ip, locale, masked_device_id, sent_at, message_id, create_date)
+    SELECT u, v::int, d, i, l, m, s, id::uuid, (s AT TIME ZONE 'UTC')::date
+    FROM (SELECT %s, %s, %s, %s, %s, %s, to_timestamp(%s::bigint / 1000.0), %s) AS row (u, v, d, i, l, m, s, id)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +46,7 @@ def analyst(postgres: Any, migrated_template: str) -> Iterator[Any]:
     rows = list(zip(*columns.values(), strict=True))
     dsn = postgres.create_database(template=migrated_template)
     with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO user_logins (user_id, app_version, device_type, masked_ip, locale, masked_device_id, sent_at, message_id,"
-            " create_date) SELECT u, v::int, d, i, l, m, s, id::uuid, (s AT TIME ZONE 'UTC')::date FROM (SELECT %s, %s, %s, %s, %s, %s,"
-            " to_timestamp(%s::bigint / 1000.0), %s) AS row (u, v, d, i, l, m, s, id)",
-            rows,
-        )
+        cursor.executemany(INSERT, rows)
         cursor.execute(f"SET ROLE {ANALYST}")
         yield cursor
     postgres.drop_database(dsn)
