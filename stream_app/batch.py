@@ -17,7 +17,7 @@ from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
 from pipeline.errors import PoisonError
 from stream_app.app_version import AppVersionEncoding
 from stream_app.chunk import Chunk
-from stream_app.cleaning import Cleaned, cleaner_of
+from stream_app.cleaning import CleanedColumn, cleaner_of
 from stream_app.dead_letters import DeadLetter, KafkaRecord, Sealer
 from stream_app.decoding import decode_batch
 from stream_app.login_record import FIELD_BY_COLUMN, FIELDS, Field
@@ -25,6 +25,7 @@ from stream_app.masking.masker import NULL_TEXT, Masker
 from stream_app.message_headers import read_headers
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
+from stream_app.reductions import Reduction
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
 
@@ -72,6 +73,8 @@ class Batch:
     """Ascending by offset."""
     extra_key_offsets: list[int]
     """Offsets of the rows whose record had keys that no field declares, ascending."""
+    reduced_offsets: dict[tuple[str, Reduction], list[int]]
+    """By field's name and what was left off its value: the offsets of such rows, ascending; no list is empty."""
 
     @property
     def records(self) -> int:
@@ -160,6 +163,7 @@ class Batch:
             self.sent_at_ms[rows],
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
+            {what: part for what, offsets in self.reduced_offsets.items() if (part := offsets[within(offsets)])},
         )
 
     def original(self, offset: int) -> KafkaRecord:
@@ -186,7 +190,7 @@ class BatchBuilder:
 
     def begin(self, place: Partition, first_offset: int) -> Batch:
         """An empty batch, which :meth:`add` fills."""
-        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [])
+        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [], {})
 
     def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
         """Put the records that follow into the batch. Never raises for what they hold."""
@@ -196,22 +200,25 @@ class BatchBuilder:
         problems = headers.problems | decoded.problems  # what is wrong with the body counts first
         rows: Sequence[int] = _without(range(len(records)), decoded.problems)
         decoded_at = perf_counter()
-        cleaned: list[list[Cleaned]] = []
+        cleaned: list[CleanedColumn] = []
         uncleaned: dict[int, PoisonError] = {}
         for (_, cleaner), texts in zip(self._fields, decoded.columns(), strict=True):
-            column, wrong = cleaner.clean(texts)
+            column = cleaner.clean(texts)
             cleaned.append(column)
-            uncleaned = wrong | uncleaned  # the first field in the declaration counts
+            uncleaned = column.problems | uncleaned  # the first field in the declaration counts
         problems |= {rows[login]: problem for login, problem in uncleaned.items()}
+        if any(column.reduced for column in cleaned):
+            self._note_reductions(batch, cleaned, [None if index in problems else records[index].offset for index in rows])
         if len(problems) > len(records) - len(rows):
             kept = [login for login, index in enumerate(rows) if index not in problems]
-            cleaned = [[column[login] for login in kept] for column in cleaned]
+            for column in cleaned:
+                column.values = [column.values[login] for login in kept]
             rows = [rows[login] for login in kept]
         cleaned_at = perf_counter()
 
         if rows:
             for (field, _), column in zip(self._fields, cleaned, strict=True):
-                batch.texts[field.column].append(UNIT_SEPARATOR.join(self._values(field, column)))
+                batch.texts[field.column].append(UNIT_SEPARATOR.join(self._texts(field, column)))
         masked_at = perf_counter()
         if rows:
             sent_at_ms, message_ids = _without(headers.sent_at_ms, problems), _without(headers.message_ids, problems)
@@ -243,10 +250,24 @@ class BatchBuilder:
             sent_at_ms=array("q"),
             dead_letters=sorted([*batch.dead_letters, letter], key=_offset),
             extra_key_offsets=[],
+            reduced_offsets={},
         )
 
-    def _values(self, field: Field, column: list[Cleaned]) -> list[str]:
-        return cast("list[str]", column) if field.masking is None else self._masker.mask(field.name, cast("list[bytes]", column))
+    def _note_reductions(self, batch: Batch, columns: Sequence[CleanedColumn], offsets: Sequence[int | None]) -> None:
+        """``offsets``: of each value of a column; None where the record becomes no row."""
+        for (field, _), column in zip(self._fields, columns, strict=True):
+            for reduction, indexes in column.reduced.items():
+                reduced = [offset for index in indexes if (offset := offsets[index]) is not None]
+                if reduced:
+                    batch.reduced_offsets.setdefault((field.name, reduction), []).extend(reduced)
+
+    def _texts(self, field: Field, column: CleanedColumn) -> list[str]:
+        if field.masking is None:
+            return cast("list[str]", column.values)
+        if Reduction.NO_VALUE not in column.reduced:
+            return self._masker.mask(field.name, cast("list[bytes]", column.values))
+        masked = iter(self._masker.mask(field.name, [value for value in cast("list[bytes]", column.values) if value]))
+        return [next(masked) if value else NULL_TEXT for value in column.values]
 
     def _dead_letter(
         self, place: Partition, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError

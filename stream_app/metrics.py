@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 import pipeline
 from pipeline.errors import PipelineError, RetryableError
 from stream_app.batch import STEPS, Step
+from stream_app.login_record import FIELDS
 from stream_app.postgres.errors import RETRY_CLASSES, retry_class
 from stream_app.postgres.pool import StatementResult
 from stream_app.reasons import Reason
@@ -163,6 +164,11 @@ class WorkerMetrics:
         self.records_with_extra_keys = counter(
             "records_with_extra_keys_total", "Records with keys that no field declares; the keys are ignored."
         )
+        self.values_reduced = counter(
+            "values_reduced_total",
+            "Values of which a row holds less than the record said, by field and what was left off.",
+            ["field", "reduction"],
+        )
         self.fetch_records = histogram(
             "fetch_records",
             "Records in what one fetch brought of one partition, at most: some offsets may hold none.",
@@ -221,6 +227,9 @@ class WorkerMetrics:
         )
         for reason in Reason:
             self.dead_letters.labels(reason.value)
+        for field in FIELDS:
+            for reduction in field.reductions:
+                self.values_reduced.labels(field.name, reduction.value)
         for trigger in Trigger:
             self.batches.labels(trigger.value)
         for sqlstate_class in RETRY_CLASSES:

@@ -360,6 +360,8 @@ class PartitionWriter:
         self._metrics.batches.labels(trigger.value).inc()
         self._metrics.batch_rows.observe(batch.records)
         self._metrics.records_with_extra_keys.inc(batch.extra_keys)
+        for (field, reduction), offsets in batch.reduced_offsets.items():
+            self._metrics.values_reduced.labels(field, reduction.value).inc(len(offsets))
         self._on_budget_changed()
 
     def _written(self, part: Batch) -> None:

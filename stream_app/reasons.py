@@ -35,9 +35,9 @@ class Reason(StrEnum):
     TOO_LONG = "too_long"
     """Longer than the field may be."""
     INVALID_IP = "invalid_ip"
-    """Neither an IPv4 nor an IPv6 address."""
+    """Neither an IPv4 nor an IPv6 address, or a list that begins with none."""
     INVALID_APP_VERSION = "invalid_app_version"
-    """Not one to three numeric parts within their bounds."""
+    """Not one to four numeric parts (a pre-release is none), or with more around them than the field's declaration takes."""
     HEADER_INVALID = "header_invalid"
     """The header ``message-id`` is no UUID or ``sent-at`` no time (or there is neither sent-at nor a Kafka timestamp); the field is
     the header's name."""

@@ -81,5 +81,5 @@ class Scene:
         stored = self.store.positions.get(PARTITION)
         return -1 if stored is None else stored.next_offset
 
-    def count(self, metric: str) -> float:
-        return self.metrics.registry.get_sample_value(f"stream_{metric}") or 0.0
+    def count(self, metric: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"stream_{metric}", labels) or 0.0

@@ -181,10 +181,10 @@ BAD_INPUT: list[tuple[bytes | None, str, str | None]] = [
     (changed(ip="1.2.3.4.5"), "invalid_ip", "ip"),
     (changed(ip="256.1.1.1"), "invalid_ip", "ip"),
     (changed(ip="not an address"), "invalid_ip", "ip"),
-    (changed(ip="fe80::1%eth0"), "invalid_ip", "ip"),
+    (changed(ip="unknown, 1.2.3.4"), "invalid_ip", "ip"),
     (changed(app_version=""), "empty_value", "app_version"),
     *((changed(app_version=version), "invalid_app_version", "app_version")
-      for version in ("1.2.3.4", "2.3.0-beta", "-1.0", "1.1000", "99999.1")),
+      for version in ("1.2.3.4.5", "2.3.0-beta", "-1.0", "1.1000.x", "2.3 (beta)")),
 ]  # fmt: skip
 
 

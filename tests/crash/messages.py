@@ -106,7 +106,7 @@ BAD_KINDS: Mapping[str, tuple[Callable[[MadeUpLogin], str], str, str | None]] = 
     "separator": (_changed(locale="D\x1fE"), "control_character", "locale"),
     "lone-surrogate": (_changed(device_type="\ud800"), "lone_surrogate", "device_type"),
     "invalid-ip": (_changed(ip="256.1.1.1"), "invalid_ip", "ip"),
-    "invalid-version": (_changed(app_version="1.2.3.4"), "invalid_app_version", "app_version"),
+    "invalid-version": (_changed(app_version="2.3.0-beta"), "invalid_app_version", "app_version"),
     "too-deep": (lambda _: "[" * 20_000 + "]" * 20_000, "too_deep", None),
     "huge-number": (lambda login: login.body()[:-1] + ', "user_id": ' + "9" * 20_000 + "}", "wrong_type", "user_id"),
 }

@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], object], what: Callable[[], str], seconds
 
 
 class Load:
-    """Sends logins every second from a thread of its own, all with a key that we don't know."""
+    """Sends logins every second from a thread of its own, all with a build and a key that we don't know."""
 
     def __init__(self, pipeline: LocalPipeline) -> None:
         self._pipeline = pipeline
@@ -55,7 +55,12 @@ class Load:
             self._thread.join()
 
     def _run(self) -> None:
-        logins = cycle([json.dumps({**json.loads(login.body()), "unknown": "key"}) for login in made_up_logins(1_000)])
+        logins = cycle(
+            [
+                json.dumps({**json.loads(login.body()), "app_version": f"{login.app_version} (7)", "unknown": "key"})
+                for login in made_up_logins(1_000)
+            ]
+        )
         with closing(sqs_client(self._pipeline.elasticmq)) as sqs:
             filler = QueueFiller(sqs, self._pipeline.elasticmq.queue_url)
             filler.send([OTHER_KIND])

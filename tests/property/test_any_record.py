@@ -10,15 +10,24 @@ from msgspec.structs import asdict
 
 from stream_app.batch import NULL_TEXT, UNIT_SEPARATOR, Batch
 from stream_app.decoding import _decode_by_field, decode_batch
-from stream_app.login_record import FIELDS
+from stream_app.login_record import FIELDS, NIL_UUID
+from stream_app.reductions import Reduction
 
 CANARY = "CANARY"
 quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 any_text = st.text(max_size=200) | st.text(st.characters(codec="ascii"), max_size=200)
 address = st.ip_addresses().map(str)
-odd_text = st.sampled_from(
-    ["", " ", "\0", "\x1f", "\x02", "\x7f", "\ud800", "é" * 129, "1.2.3.4", "::ffff:1.2.3.4", "2.3.0", "1.1000", "\u2028"]
+odd_address = st.sampled_from(["1.2.3.4, 10.0.0.1", "1.2.3.4:80", "[::1]:443", "fe80::1%en0, x", "unknown, 1.2.3.4"])
+odd_version = st.sampled_from(["v2.3", "2.3.1042", "2.3 (451)", "2.3.0+4", "20260115", "2.3-beta"])
+odd_id = st.sampled_from([NIL_UUID, "F3A1B2C4-0000-4000-8000-00000000ABCD", "e\u0301", "\u00e9", f" {NIL_UUID}", f"{NIL_UUID}0"])
+odd_text = (
+    st.sampled_from(
+        ["", " ", "\0", "\x1f", "\x02", "\x7f", "\ud800", "é" * 129, "1.2.3.4", "::ffff:1.2.3.4", "2.3.0", "1.1000", "\u2028"]
+    )
+    | odd_address
+    | odd_version
+    | odd_id
 )
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | any_text | odd_text,
@@ -29,10 +38,10 @@ version = st.lists(st.integers(0, 2_200), min_size=1, max_size=4).map(lambda par
 well_formed = st.fixed_dictionaries(
     {
         "user_id": any_text | st.uuids().map(str),
-        "app_version": version | st.just("2.3.0"),
+        "app_version": version | st.just("2.3.0") | odd_version,
         "device_type": st.sampled_from(["ios", "android"]) | any_text,
-        "ip": address | st.just(LOGIN["ip"]),
-        "device_id": any_text | st.just(LOGIN["device_id"]),
+        "ip": address | st.just(LOGIN["ip"]) | odd_address,
+        "device_id": any_text | st.just(LOGIN["device_id"]) | odd_id,
     },
     optional={"locale": st.none() | st.sampled_from(["RU", "", " PT "]) | any_text, "more": any_json},
 )
@@ -75,13 +84,26 @@ def expect_each_record_once(batch: Batch, bodies_: list[bytes | None]) -> None:
         assert column == batch.columns[name]
         assert len(column) == rows
         assert all(column)
-        if name != "locale":
+        if name not in {"locale", "masked_device_id"}:
             assert NULL_TEXT not in column
+        if name == "masked_device_id":
+            nulls = [offset for offset, cell in zip(batch.row_offsets, column, strict=True) if cell == NULL_TEXT]
+            assert nulls == batch.reduced_offsets.get(("device_id", Reduction.NO_VALUE), [])
         for cell in column:
             assert cell == NULL_TEXT or not any(character < " " or "\x7f" <= character < "\xa0" for character in cell)
             assert len(cell) <= {"user_id": 128, "device_type": 32, "locale": 32}.get(name, 256)
             cell.encode()  # no lone surrogate
+    declared = {(field.name, reduction) for field in FIELDS for reduction in field.reductions}
+    assert batch.reduced_offsets.keys() <= declared
+    for offsets in batch.reduced_offsets.values():
+        assert offsets == sorted(set(offsets) & set(batch.row_offsets)) != []
     assert all(0 <= int(integer) <= 2_147_483_647 for integer in batch.columns["app_version"])
+
+
+def joined_offsets(batches: list[Batch]) -> dict[tuple[str, Reduction], list[int]]:
+    """The reduced offsets of batches that follow each other."""
+    whats = {what for batch in batches for what in batch.reduced_offsets}
+    return {what: [offset for batch in batches for offset in batch.reduced_offsets.get(what, [])] for what in whats}
 
 
 @quick
@@ -105,6 +127,7 @@ def test_a_record_has_the_same_end_alone_and_beside_others(bodies_: list[bytes |
     assert together.row_offsets == [offset for batch in alone for offset in batch.row_offsets]
     assert together.columns == {name: [cell for batch in alone for cell in batch.columns[name]] for name in together.columns}
     assert together.extra_key_offsets == [offset for batch in alone for offset in batch.extra_key_offsets]
+    assert together.reduced_offsets == joined_offsets(alone)
     assert [(letter.offset, letter.reason, letter.field) for letter in together.dead_letters] == [
         (letter.offset, letter.reason, letter.field) for batch in alone for letter in batch.dead_letters
     ]
@@ -133,6 +156,7 @@ def test_halves_hold_everything_once(bodies_: list[bytes | None], data: st.DataO
     assert abs(len(first.row_offsets) - len(second.row_offsets)) <= 1
     assert first.dead_letters + second.dead_letters == batch.dead_letters
     assert first.extra_key_offsets + second.extra_key_offsets == batch.extra_key_offsets
+    assert joined_offsets([first, second]) == batch.reduced_offsets
     assert {name: first.columns[name] + second.columns[name] for name in batch.columns} == batch.columns
     assert (first.first_offset, second.next_offset) == (10, 100)
     assert first.next_offset == second.first_offset

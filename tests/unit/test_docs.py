@@ -1,11 +1,13 @@
 """What the pages name exists: commands, targets, metrics, log events, settings, files."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
 
 import click
 import pytest
+from login_records import build, login, masker
 from partition_gauges import partition_gauges
 
 from bridges.metrics import BridgeMetrics
@@ -15,6 +17,7 @@ from pipeline.spelling import misspelt
 from stream_app import commands
 from stream_app.commands.command import cli
 from stream_app.login_record import FIELDS
+from stream_app.masking.masker import NULL_TEXT
 from stream_app.metrics import WorkerMetrics
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
@@ -149,3 +152,31 @@ def test_the_form_of_a_message_is_that_of_the_code() -> None:
     keys = re.findall(r"^\| `([a-z_]+)` \| (yes|no) \| (?:up to (\d+))?.* \| `([a-z_]+)` \|$", page, re.MULTILINE)
     assert keys == [(field.name, "yes" if field.required else "no", str(field.length_max or ""), field.column) for field in FIELDS]
     assert re.findall(r"^\| `([a-z_0-9]+)` \| [^|]+ \|$", page, re.MULTILINE) == list(Reason)
+
+
+WRITTEN = re.findall(
+    r"^\| `(\w+)` \| `([^`]+)` \| (?:`([^`]+)`|dead letter `(\w+)`|null) \| (.*?) ?\|$",
+    (PROJECT / "docs" / "messages.md").read_text(),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.parametrize(("field", "sent", "becomes", "reason", "counted"), WRITTEN, ids=[row[1] for row in WRITTEN])
+def test_a_value_becomes_what_the_page_says(field: str, sent: str, becomes: str, reason: str, counted: str) -> None:
+    def text(cell: str) -> str:  # the page has escapes where one sees no difference
+        return str(json.loads(f'"{cell}"'))
+
+    batch = build([login(**{field: text(sent)})])
+
+    assert [(letter.reason, letter.field) for letter in batch.dead_letters] == ([(reason, field)] if reason else [])
+    assert {reduction for _, reduction in batch.reduced_offsets} == set(re.findall(r"`(\w+)`", counted))
+    if not reason:
+        column = next(each.column for each in FIELDS if each.name == field)
+        (stored,) = batch.columns[column]
+        expected = NULL_TEXT if not becomes else text(becomes)
+        assert (stored if field == "app_version" or stored == NULL_TEXT else masker().reveal(field, stored)) == expected
+
+
+def test_the_page_of_values_has_each_reduction_and_each_field_that_can_have_one() -> None:
+    shown = {(field, reduction) for field, _, _, _, counted in WRITTEN for reduction in re.findall(r"`(\w+)`", counted)}
+    assert shown == {(field.name, reduction.value) for field in FIELDS for reduction in field.reductions}

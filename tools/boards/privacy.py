@@ -101,6 +101,19 @@ def board() -> Dashboard:
                 "duplicates_differ names the ids.",
             )
         )
+        .with_panel(
+            graph(
+                "What do rows hold less than their records?",
+                Query(
+                    "sum by (field, reduction) (rate(stream_values_reduced_total[$__rate_interval])) > 0",
+                    "{{field}}: {{reduction}}",
+                ),
+                unit="recps",
+                description="Values that were stored with something left off, by field: a port, a zone id or other addresses "
+                "beside an address, a version's build or a part that is too high, an id that says that there is none. A new line: "
+                "a sender has changed how it writes.",
+            )
+        )
         .with_row(row("Keys and reveals"))
         .with_panel(
             listing(

@@ -50,11 +50,11 @@ OTHER_KINDS: Mapping[str, tuple[Make, str, str | None]] = {
     "no-version": (_with(app_version=""), "empty_value", "app_version"),
     **{
         f"version {version}": (_with(app_version=version), "invalid_app_version", "app_version")
-        for version in ("1.2.3.4", "2.3.0-beta", "-1.0", "1.1000", "99999.1", "1.", "\u0663.1")
+        for version in ("1.2.3.4.5", "2.3.0-rc.1", "-1.0", "1.0.x", "2.3 (beta)", "1.", "\u0663.1")
     },
     **{
         f"address {address}": (_with(ip=address), "invalid_ip", "ip")
-        for address in ("localhost", "1.2.3", "01.2.3.4", "1.2.3.4/24", "2130706433", "::g", "fe80::1%eth0")
+        for address in ("localhost", "1.2.3", "01.2.3.4", "1.2.3.4/24", "2130706433", "::g", "unknown, 1.2.3.4")
     },
 }
 """What SQS may not take, and more of what it does: by name the record's value, and the dead letter's reason and field."""

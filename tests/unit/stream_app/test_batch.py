@@ -7,19 +7,29 @@ from login_records import ABSENT, LOGIN, SENT_AT_MS, batch_of, build, builder, h
 from stream_app.batch import SEALED_BYTES_MAX, Batch, KafkaRecord
 from stream_app.ip_address import pack
 from stream_app.reasons import Reason
+from stream_app.reductions import Reduction
 
 POISON = {1: b"x", 4: login(ip="x"), 5: b"", 8: login(locale=1)}
 EXTRA = {0, 3, 9}
+PORTS = {0, 4, 6, 9}
+PORT = ("ip", Reduction.PORT)
 
 
 @pytest.fixture(scope="module")
 def mixed() -> Batch:
-    """Ten records from offset 100 on, 4 of them poison and 3 with extra keys; the position before them is 90, the one after 115."""
+    """Ten records from offset 100 on: 4 poison, 3 with extra keys, 4 with a port. The position before is 90, the one after 115."""
     return build_mixed()
 
 
 def build_mixed(slice_records: int = 10) -> Batch:
-    good = [login(user_id=f"u{number}", **({"more": 1} if number in EXTRA else {})) for number in range(10)]
+    good = [
+        login(
+            user_id=f"u{number}",
+            ip="203.0.113.9:80" if number in PORTS else "203.0.113.9",
+            **({"more": 1} if number in EXTRA else {}),
+        )
+        for number in range(10)
+    ]
     bodies = [POISON.get(number, body) for number, body in enumerate(good)]
     return batch_of(records(bodies, 100), 90, 115, slice_records=slice_records)
 
@@ -42,6 +52,8 @@ def test_columns_parameters_and_counts(mixed: Batch) -> None:
     assert mixed.parameters()["user_id"] == "u0\x1fu2\x1fu3\x1fu6\x1fu7\x1fu9"
     assert [letter.offset for letter in mixed.dead_letters] == [101, 104, 105, 108]
     assert (mixed.records, mixed.extra_keys, mixed.oldest_sent_at_ms) == (10, 3, SENT_AT_MS + 100)
+    assert mixed.reduced_offsets == {PORT: [100, 106, 109]}  # 104 is poison
+    assert set(mixed.columns["masked_ip"]) == set(masker().mask("ip", [pack("203.0.113.9")]))
 
 
 def test_one_sent_at_of_a_dead_letter_is_the_oldest() -> None:
@@ -62,6 +74,8 @@ def test_halves_hold_everything_once_and_touch(mixed: Batch) -> None:
     assert [letter.offset for letter in first.dead_letters] == [101, 104, 105]
     assert [letter.offset for letter in second.dead_letters] == [108]
     assert (first.extra_keys, second.extra_keys) == (2, 1)
+    assert (first.reduced_offsets, second.reduced_offsets) == ({PORT: [100]}, {PORT: [106, 109]})
+    assert second.split()[1].split()[0].reduced_offsets == {}
     assert (first.records, second.records) == (6, 4)
     for name, column in mixed.columns.items():
         assert first.columns[name] + second.columns[name] == column
@@ -131,7 +145,7 @@ def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
     refused = builder().refuse_row(part, column)
 
     assert (refused.first_offset, refused.next_offset, refused.records) == (part.first_offset, part.next_offset, part.records)
-    assert refused.row_offsets == []
+    assert (refused.row_offsets, refused.extra_key_offsets, refused.reduced_offsets) == ([], [], {})
     assert set(refused.parameters().values()) == {""}
     letter, other = refused.dead_letters
     assert other == part.dead_letters[0]
@@ -192,11 +206,12 @@ def test_a_record_of_aiokafka_is_a_kafka_record() -> None:
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_a_batch_built_in_slices_is_the_batch_built_at_once(size: int, mixed: Batch) -> None:
     sliced = build_mixed(size)
-    assert (sliced.row_offsets, sliced.columns, sliced.parameters(), sliced.extra_key_offsets) == (
+    assert (sliced.row_offsets, sliced.columns, sliced.parameters(), sliced.extra_key_offsets, sliced.reduced_offsets) == (
         mixed.row_offsets,
         mixed.columns,
         mixed.parameters(),
         mixed.extra_key_offsets,
+        mixed.reduced_offsets,
     )
     known = [(letter.offset, letter.message_id, letter.reason, letter.field) for letter in mixed.dead_letters]
     assert [(letter.offset, letter.message_id, letter.reason, letter.field) for letter in sliced.dead_letters] == known

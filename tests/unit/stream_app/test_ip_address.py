@@ -1,7 +1,10 @@
 import pytest
 
 from pipeline.errors import PoisonError
-from stream_app.ip_address import canonical_text, network_text, pack, pack_all
+from stream_app.ip_address import canonical_text, is_plain, network_text, pack, pack_all, read
+from stream_app.reductions import Reduction
+
+OTHERS, PORT, ZONE = Reduction.OTHER_ADDRESSES, Reduction.PORT, Reduction.ZONE
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,36 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(PoisonError) as caught:
         pack(text)
     assert str(caught.value) == "invalid_ip"
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "left_off"),
+    [
+        ("203.0.113.9", "203.0.113.9", set()),
+        ("[2001:db8::1]", "2001:db8::1", set()),
+        ("203.0.113.9, 10.0.0.1", "203.0.113.9", {OTHERS}),
+        ("203.0.113.9,10.0.0.1, unknown", "203.0.113.9", {OTHERS}),
+        ("203.0.113.9 ,", "203.0.113.9", {OTHERS}),
+        ("203.0.113.9:50412", "203.0.113.9", {PORT}),
+        ("203.0.113.9:0", "203.0.113.9", {PORT}),
+        ("[2001:db8::1]:443", "2001:db8::1", {PORT}),
+        ("[::ffff:203.0.113.9]:65535", "203.0.113.9", {PORT}),
+        ("2001:db8::1:443", "2001:db8::1:443", set()),
+        ("fe80::1%en0", "fe80::1", {ZONE}),
+        ("fe80::1%25en0", "fe80::1", {ZONE}),
+        ("::ffff:203.0.113.9%en0", "203.0.113.9", {ZONE}),
+        ("[fe80::1%25en0]:443, 203.0.113.9:80", "fe80::1", {OTHERS, PORT, ZONE}),
+    ],
+)
+def test_what_proxies_write_around_an_address_comes_off(text: str, address: str, left_off: set[Reduction]) -> None:
+    assert read(text) == (pack(address), frozenset(left_off))
+
+
+def test_what_is_not_plain_is_no_address_by_itself() -> None:
+    assert is_plain("203.0.113.9")
+    assert is_plain("2001:db8::1:443")
+    for text in ("203.0.113.9, 10.0.0.1", "203.0.113.9:80", "[2001:db8::1]", "fe80::1%en0"):
+        assert not is_plain(text)
 
 
 def test_networks() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import virtual_time
-from login_records import logins
+from login_records import login, logins
 from memory_store import MemoryStore
 from partition_scenes import PARTITION, Scene
 from structlog.testing import capture_logs
@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from stream_app.batch import Batch, BatchBuilder
 from stream_app.chunk import Chunk, Unreadable
 from stream_app.claimed_writer import RECLAIM_SECONDS
+from stream_app.login_record import FIELDS, NIL_UUID
 from stream_app.partition_writer import State
 from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.windows import WindowPolicy
@@ -128,6 +129,27 @@ def test_a_fenced_writer_drops_what_it_holds_and_claims_again_only_after_a_while
             await it.drain(writer)
         assert sorted(it.store.offsets()) == list(range(10))
         assert it.count("writes_fenced_total") == 1
+
+    virtual_time.run(scene())
+
+
+def test_what_was_left_off_is_counted_by_field_when_it_is_written() -> None:
+    async def scene() -> None:
+        it = Scene()
+        odd = login(app_version="2.3.1042", ip="203.0.113.9:80", device_id=NIL_UUID)
+        it.log.append(*logins(10), odd, login(ip="203.0.113.9:80"), login(ip="203.0.113.9:80", user_id=""))
+        async with it.opened() as writer:
+            await it.drain(writer)
+        counted = {
+            (field.name, reduction.value): it.count("values_reduced_total", field=field.name, reduction=reduction.value)
+            for field in FIELDS
+            for reduction in field.reductions
+        }
+        assert {what: count for what, count in counted.items() if count} == {
+            ("app_version", "rounded"): 1,
+            ("ip", "port"): 2,
+            ("device_id", "no_value"): 1,
+        }
 
     virtual_time.run(scene())
 

@@ -42,6 +42,18 @@ def test_every_label_value_is_there_from_the_start() -> None:
         assert [value(metrics, name, **{label: str(each)}) for each in values] == [0.0] * len(list(values))
 
 
+def test_what_each_field_may_leave_off_is_there_from_the_start() -> None:
+    (counter,) = (metric for metric in WorkerMetrics().registry.collect() if metric.name == "stream_values_reduced")
+    assert {(sample.labels["field"], sample.labels["reduction"]) for sample in counter.samples} == {
+        ("app_version", "build"),
+        ("app_version", "rounded"),
+        ("ip", "other_addresses"),
+        ("ip", "port"),
+        ("ip", "zone"),
+        ("device_id", "no_value"),
+    }
+
+
 def test_all_our_names_begin_alike_and_say_what_they_are() -> None:
     ours = [metric for metric in WorkerMetrics().registry.collect() if not metric.name.startswith(("process_", "python_"))]
     assert len(ours) > 20
