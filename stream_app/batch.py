@@ -20,6 +20,7 @@ from stream_app.chunk import Chunk
 from stream_app.cleaning import Cleaned, cleaner_of
 from stream_app.dead_letters import DeadLetter, KafkaRecord, Sealer
 from stream_app.decoding import decode_batch
+from stream_app.large_records import LargeRecord
 from stream_app.login_record import FIELD_BY_COLUMN, FIELDS, Field
 from stream_app.masking.masker import NULL_TEXT, Masker
 from stream_app.message_headers import read_headers
@@ -238,6 +239,8 @@ class BatchBuilder:
     def _dead_letter(
         self, place: Partition, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError
     ) -> DeadLetter:
+        if isinstance(record, LargeRecord):  # it has no body that could have been looked at
+            problem = PoisonError(Reason.RECORD_TOO_LARGE)
         return DeadLetter(
             record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(place, record)
         )

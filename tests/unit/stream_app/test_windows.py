@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from stream_app.chunk import CHUNK_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Chunk, Unreadable
+from stream_app.chunk import CHUNK_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Chunk, Piece, Unreadable
 from stream_app.windows import SLICE_RECORDS, STEP_RECORDS, Trigger, Window, WindowPolicy
 
 PLENTY = 1 << 40
@@ -14,16 +14,21 @@ class Record:
     value: bytes | None
     offset: int = 0
     key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def records(count: int, size: int = 0, first: int = 0) -> list[Record]:
     return [Record(b"x" * size, offset) for offset in range(first, first + count)]
 
 
+def piece(found: list[Record]) -> Piece[Record]:
+    return Piece(iter(found), len(found), sum(len(one.value or b"") for one in found))
+
+
 def chunk(found: list[Record], next_offset: int | None = None) -> Chunk[Record]:
     return Chunk(
         found[0],
-        lambda start: iter([one for one in found if one.offset >= start]),
+        lambda start: iter([piece([one for one in found if one.offset >= start])]),
         next_offset=next_offset or found[-1].offset + 1,
         packed_bytes=100 * len(found),
         seek_number=0,
@@ -149,10 +154,10 @@ def test_offsets_without_a_record_are_counted_when_their_chunk_is_through() -> N
 def test_an_original_is_unpacked_once_more() -> None:
     unpacked = 0
 
-    def unpack(start: int) -> Iterator[Record]:
+    def unpack(start: int) -> Iterator[Piece[Record]]:
         nonlocal unpacked
         unpacked += 1
-        return iter(records(10 - start, first=start))
+        return iter([piece(records(10 - start, first=start))])
 
     it = Chunk(Record(b""), unpack, next_offset=10, packed_bytes=1, seek_number=0, sequence=0)
     assert [it.original(offset).offset for offset in (2, 3, 9)] == [2, 3, 9]
@@ -164,8 +169,8 @@ def test_an_original_is_unpacked_once_more() -> None:
 def broken_chunk(readable: int, first: int = 0) -> Chunk[Record]:
     """So many records, then one that can't be unpacked, and others behind it."""
 
-    def unpack(start: int) -> Iterator[Record]:
-        yield from records(first + readable - start, first=start)
+    def unpack(start: int) -> Iterator[Piece[Record]]:
+        yield piece(records(first + readable - start, first=start))
         raise ValueError("no record begins here")
 
     return Chunk(Record(b"", first), unpack, next_offset=first + readable + 5, packed_bytes=1, seek_number=0, sequence=0)
