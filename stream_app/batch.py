@@ -32,6 +32,10 @@ __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"
 SEALED_BYTES_MAX = 2_097_152
 """Of one statement's dead letters: in it they are hexadecimal, and the driver and libpq hold it three times over."""
 
+TEXT_CHARACTERS_MAX = 32 * 1_048_576
+"""Of one statement's rows. Postgres takes no message of 1 GiB, it drops the connection: these are an eighth of it if each takes four
+bytes, a quarter if each has to be escaped. Usual windows are a tenth of it; the largest that settings allow are four times as much."""
+
 UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
 
@@ -117,14 +121,20 @@ class Batch:
         return first, second
 
     def statements(self) -> Iterator["Batch"]:
-        """What one statement takes: itself, or parts of it with sealed records of SEALED_BYTES_MAX, or one record, at most."""
-        boundaries, size = [], 0
-        for letter in self.dead_letters:
-            if size and size + len(letter.sealed) > SEALED_BYTES_MAX:
-                boundaries.append(letter.offset)
-                size = 0
-            size += len(letter.sealed)
-        return self._parts(boundaries) if boundaries else iter([self])
+        """What one statement takes: itself, or parts with SEALED_BYTES_MAX and TEXT_CHARACTERS_MAX, or with one record, at most."""
+        letters = [(letter.offset, len(letter.sealed)) for letter in self.dead_letters]
+        boundaries = set(_boundaries(letters, SEALED_BYTES_MAX))
+        if sum(len(text) for texts in self.texts.values() for text in texts) > TEXT_CHARACTERS_MAX:
+            sizes = [sum(map(len, row)) for row in zip(*self.columns.values(), strict=True)]
+            boundaries.update(_boundaries(list(zip(self.row_offsets, sizes, strict=True)), TEXT_CHARACTERS_MAX))
+        return self._parts(sorted(boundaries)) if boundaries else iter([self])
+
+    def halves(self) -> Iterator["Batch"]:
+        """Two batches with half of the records each, rows or dead letters. Only with two records or more."""
+        offsets = sorted([*self.row_offsets, *(letter.offset for letter in self.dead_letters)])
+        if len(offsets) < 2:  # noqa: PLR2004
+            raise ValueError("a batch with fewer than two records has no halves")
+        return self._parts([offsets[len(offsets) // 2]])
 
     def _parts(self, boundaries: Sequence[int]) -> Iterator["Batch"]:
         columns = self.columns  # kept until the last part is taken: cut once
@@ -149,6 +159,11 @@ class Batch:
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
         )
+
+    @property
+    def is_slow_to_read_again(self) -> bool:
+        """Whether :meth:`original` may take so long that it is to be asked on a thread of its own."""
+        return any(chunk.has_unread for chunk in self.origins)
 
     def original(self, offset: int) -> KafkaRecord:
         """The record of one of the rows, as it came."""
@@ -244,6 +259,16 @@ class BatchBuilder:
         return DeadLetter(
             record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(place, record)
         )
+
+
+def _boundaries(sizes: Sequence[tuple[int, int]], size_max: int) -> Iterator[int]:
+    """Offsets at which to cut, so that what is between two of them is no larger than ``size_max``, or is one; by offset and size."""
+    room = size_max
+    for index, (offset, size) in enumerate(sizes):
+        if index and size > room:
+            yield offset
+            room = size_max
+        room -= size
 
 
 def _without(items: Sequence[ItemT], problems: dict[int, PoisonError]) -> Sequence[ItemT]:

@@ -16,6 +16,9 @@ CHUNK_OVERHEAD_BYTES = 4_096
 """What a chunk takes beside its packed records and the body of the one that is unpacked ahead. Measured with one record: 3,300."""
 
 
+TAKEN_BYTES = 262_144
+"""When so much is unpacked at a time, no further piece is begun: what a record holds is known only when it is unpacked."""
+
 HEADER_OVERHEAD_BYTES = 128
 """What a header takes beside its name and value: a tuple and two objects. A megabyte may hold half a million of them."""
 
@@ -130,8 +133,8 @@ class Chunk(Generic[RecordT]):
     """The ``sequence``-th chunk (from 0) since the ``seek_number``-th seek. One record is unpacked ahead; there is one at least."""
 
     __slots__ = (
-        "_held_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread", "_reread_offset", "_taken", "_unpack",
-        "first_offset", "has_unread", "next", "next_bytes", "next_offset", "seek_number", "sequence", "unpacked_bytes",
+        "_held_bytes", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread", "_reread_offset", "_taken", "_unpack",
+        "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence", "unpacked_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -147,8 +150,7 @@ class Chunk(Generic[RecordT]):
         """``unpack`` unpacks from an offset on; the next fetch is from ``next_offset``."""
         self.next: RecordT | Unread[RecordT] | Unreadable | None = first
         """The record that is taken next; None when there are no more."""
-        self.next_bytes = waiting_bytes(first)
-        """What that record holds."""
+        self._next_bytes: int | None = None
         self.first_offset = first.offset
         self.next_offset = next_offset
         self.seek_number = seek_number
@@ -169,6 +171,13 @@ class Chunk(Generic[RecordT]):
         self._reread_offset = next_offset
 
     @property
+    def next_bytes(self) -> int:
+        """What the next record holds."""
+        if self._next_bytes is None:
+            self._next_bytes = 0 if self.next is None else waiting_bytes(self.next)
+        return self._next_bytes
+
+    @property
     def rows(self) -> int:
         """How many records are left, at most: some offsets may have none (control records, compaction)."""
         return 0 if self.next is None else self.next_offset - self.next.offset
@@ -182,19 +191,27 @@ class Chunk(Generic[RecordT]):
         return CHUNK_OVERHEAD_BYTES + self.next_bytes + packed + self._held_bytes
 
     def take(self, count: int) -> list[RecordT]:
-        """Unpack and hand over the next records: one at least if one can be unpacked, ``count`` at most, all of one piece."""
-        first = self.next
-        if first is None or isinstance(first, (Unread, Unreadable)):
-            return []
-        taken = [first]
-        try:
-            if self._pieces is None:
-                self._pieces = self._unpack(first.offset + 1)
-            taken.extend(islice(self._piece, count - 1))  # what comes before an error stays
-            self.unpacked_bytes += len(taken) * self._record_bytes
-            self._advance(self._pieces)
-        except Exception as error:  # noqa: BLE001 - of a codec, of aiokafka: told when all before it is taken
-            self._cannot_go_on(taken[-1].offset + 1, error)
+        """Unpack and hand over the next records: one at least if one can be unpacked, and ``count`` at most.
+
+        A piece that makes TAKEN_BYTES full, or more, is the last one that they are of.
+        """
+        taken: list[RecordT] = []
+        unpacked = 0
+        while len(taken) < count and unpacked < TAKEN_BYTES:
+            following = self.next
+            if following is None or isinstance(following, (Unread, Unreadable)):
+                break
+            before = len(taken)
+            taken.append(following)
+            try:
+                if self._pieces is None:
+                    self._pieces = self._unpack(following.offset + 1)
+                taken.extend(islice(self._piece, count - len(taken)))  # what comes before an error stays
+                unpacked += (len(taken) - before) * self._record_bytes
+                self._advance(self._pieces)
+            except Exception as error:  # noqa: BLE001 - of a codec, of aiokafka: told when all before it is taken
+                self._cannot_go_on(taken[-1].offset + 1, error)
+        self.unpacked_bytes += unpacked
         self._taken += len(taken)
         return taken
 
@@ -234,12 +251,11 @@ class Chunk(Generic[RecordT]):
                 break
             self._piece, self._held_bytes = piece.records, piece.held_bytes
             self._record_bytes = piece.bytes // max(1, piece.count)
-        self.next = following
-        self.next_bytes = 0 if following is None else waiting_bytes(following)
+        self.next, self._next_bytes = following, None
 
     def _cannot_go_on(self, offset: int, error: Exception) -> None:
         self._piece = iter(())
-        self.next, self.next_bytes, self._held_bytes = Unreadable(offset, error), 0, 0
+        self.next, self._next_bytes, self._held_bytes = Unreadable(offset, error), 0, 0
 
     @property
     def offsets_without_record(self) -> int:
@@ -258,4 +274,4 @@ class Chunk(Generic[RecordT]):
 
 
 def _records_of(piece: Piece[RecordT] | Unread[RecordT]) -> Iterator[RecordT]:
-    return piece.read() if isinstance(piece, Unread) else piece.records
+    return piece.records if isinstance(piece, Piece) else piece.read()

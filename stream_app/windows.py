@@ -16,7 +16,7 @@ SLICE_RECORDS = 128
 others want it. It is also what one bad record costs: its slice is looked at value by value."""
 
 STEP_RECORDS = 32
-"""So many are unpacked before their size is looked at, or the piece that they are in is at its end: two MiB, see record_pieces.py."""
+"""So many are unpacked before their size is looked at, or fewer: what comes of one piece, two MiB at most (record_pieces.py)."""
 
 SLICE_BYTES = 2 * 1_048_576
 """No more are unpacked at a time than make this full: a record may be all headers, which take thirty times as much as unpacked objects."""

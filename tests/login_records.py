@@ -12,7 +12,7 @@ from tink import KeysetHandle, daead, hybrid, prf
 from stream_app.app_version import AppVersionEncoding
 from stream_app.batch import Batch, BatchBuilder
 from stream_app.chunk import Chunk, Piece, memory_bytes
-from stream_app.dead_letters import KafkaRecord, Opener, Sealer
+from stream_app.dead_letters import DeadLetter, KafkaRecord, Opener, OriginalRecord, Sealer
 from stream_app.masking import keysets
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
@@ -102,6 +102,13 @@ def masker(methods: str = "") -> Masker:
 
 def sealer() -> Sealer:
     return Sealer(dead_letter_handle().public_keyset_handle().primitive(hybrid.HybridEncrypt))
+
+
+def opened(letter: DeadLetter) -> OriginalRecord:
+    """The record that was sealed whole."""
+    original = opener().open(letter.sealed, topic=PLACE.topic, partition=PLACE.partition, offset=letter.offset)
+    assert isinstance(original, OriginalRecord)
+    return original
 
 
 def opener() -> Opener:

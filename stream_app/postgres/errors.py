@@ -30,6 +30,17 @@ class NotUniqueError(RowRefusedError):
     """
 
 
+class StatementBrokenError(RetryableError):
+    """The connection broke while the statement was under way, or the server had no memory for it.
+
+    Mostly the server was stopping or is short of memory. But it does the same each time to a statement that is too much for it.
+    """
+
+
+class StatementLimitError(FatalError):
+    """The statement exceeds a limit of the server's: the size of a string, of an array, of an index entry."""
+
+
 class TlsRefusedError(RetryableError):
     """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
 
@@ -59,6 +70,9 @@ _MISSING: Final = ("3D000", "3F000", "42501", "42703", "42704", "42883", "42P01"
 
 _ROW_REFUSED: Final = ("22", "23", "44")
 _NOT_UNIQUE: Final = "23505"
+_LIMIT: Final = "54000"
+_BROKEN: Final = ("53200", "XX000")
+"""Out of memory; and an internal error, which is what a request for more memory than Postgres ever takes at once is to it."""
 _NO_PARTITION: Final = ("ExecFindPartition", "ExecPartitionCheckEmitError")
 """The server's functions that say so: the code is that of a CHECK constraint, and the message may be that of a trigger."""
 
@@ -128,12 +142,23 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
         return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
     if code[:2] in _ROW_REFUSED:
         return _translate_refusal(error)
+    if code == _LIMIT:
+        return StatementLimitError(f"a limit of Postgres is exceeded (SQLSTATE {code}): its log says which")
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
-        return RetryableError(f"Postgres: {meaning} (SQLSTATE {code})")
+        kind = StatementBrokenError if code in _BROKEN else RetryableError
+        return kind(f"Postgres: {meaning} (SQLSTATE {code})")
     return FatalError(
         f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); is the schema current? `{MIGRATE}`"
     )
+
+
+def translate_statement(error: psycopg2.Error | ValueError) -> PipelineError:
+    """The same for an error of a statement, whose session stood when it was sent."""
+    translated = translate(error)
+    if isinstance(error, psycopg2.Error) and error.pgcode is None and isinstance(translated, RetryableError):
+        return StatementBrokenError(str(translated))
+    return translated
 
 
 def retry_class(error: RetryableError) -> str:

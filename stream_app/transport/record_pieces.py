@@ -12,9 +12,9 @@ Corrupt records are the errors that they are in aiokafka, at the same record.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Self
+from itertools import chain
+from typing import Any, Final
 
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch
@@ -46,30 +46,29 @@ _NUMBER_BYTES_MAX: Final = 10
 _FIRST_NUMBERS_BYTES_MAX: Final = 3 * _NUMBER_BYTES_MAX + 1
 """Of a record's length, attributes, time and offset."""
 
-_HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_HEADER: Final = struct.Struct(">q13xhiqq14xi")
+"""Of it: first offset, attributes, last offset, first and last timestamp, count."""
+_LENGTH: Final = slice(8, 12)
+_ATTRIBUTES: Final = slice(21, 23)
+_COUNT: Final = slice(57, 61)
 _CODEC: Final = 0x07
 _LOG_APPEND_TIME: Final = 0x08
 
 Pieces = Iterator[Piece[KafkaRecord] | Unread[KafkaRecord]]
 
 
-@dataclass(frozen=True, slots=True)
 class _Header:
     """What stands before the records of a batch, in the form since Kafka 0.11."""
 
-    packed: memoryview
-    """The header itself and the packed records."""
-    base_offset: int
-    attributes: int
-    last_offset_delta: int
-    first_timestamp: int
-    max_timestamp: int
-    count: int
+    __slots__ = ("attributes", "base_offset", "count", "first_timestamp", "last_offset_delta", "max_timestamp", "packed")
 
-    @classmethod
-    def read(cls, packed: memoryview) -> Self:
-        base_offset, _, _, _, _, attributes, last_offset_delta, first, last, _, _, _, count = _HEADER.unpack_from(packed)
-        return cls(packed, base_offset, attributes, last_offset_delta, first, last, count)
+    def __init__(self, packed: memoryview) -> None:
+        self.packed = packed
+        """The header itself and the packed records."""
+        self.base_offset: int
+        (
+            self.base_offset, self.attributes, self.last_offset_delta, self.first_timestamp, self.max_timestamp, self.count
+        ) = _HEADER.unpack_from(packed)  # fmt: skip
 
     @property
     def codec(self) -> int:
@@ -80,38 +79,34 @@ class _Header:
 
     def plain(self, records: bytes, count: int) -> Any:
         """A batch of some of the records, not packed, as aiokafka reads it. Its checksum is not that of its bytes."""
-        fields = list(_HEADER.unpack_from(self.packed))
-        fields[1] = _HEADER.size - 12 + len(records)
-        fields[5] &= ~_CODEC
-        fields[12] = count
-        return DefaultRecordBatch(_HEADER.pack(*fields) + records)
+        header = bytearray(self.packed[: _HEADER.size])
+        header[_LENGTH] = (_HEADER.size - _LENGTH.stop + len(records)).to_bytes(4, "big")
+        header[_ATTRIBUTES] = (self.attributes & ~_CODEC).to_bytes(2, "big", signed=True)
+        header[_COUNT] = count.to_bytes(4, "big")
+        return DefaultRecordBatch(b"".join((header, records)))
 
 
-def pieces(packed: memoryview, batch: Any, start: int) -> Pieces:
+def pieces(packed: memoryview, batch: Any, start: int) -> Iterable[Piece[KafkaRecord] | Unread[KafkaRecord]]:
     """The records of a batch from offset ``start`` on. ``batch``: aiokafka's reader of it, which has unpacked nothing yet."""
     if not isinstance(batch, DefaultRecordBatch):
-        yield _old(packed, batch, start)
-        return
-    header = _Header.read(packed)
-    if header.codec == 0 and len(packed) <= RECORD_BYTES_MAX:
-        yield Piece(_since(start, batch, batch.base_offset), header.count, len(packed))
-        return
+        return (_old(packed, batch, start),)
+    if not batch.compression_type and len(packed) <= RECORD_BYTES_MAX:
+        return (Piece(_since(start, batch, batch.base_offset), int.from_bytes(packed[_COUNT], "big"), len(packed)),)
+    header = _Header(packed)
     try:
         read = reader(header.codec, bytes(packed[_HEADER.size :]))
         unpacked = read(PIECE_BYTES_MAX)
     except TooLargeToUnpackError as error:
-        yield _refused(header, 0, start, error)
-        return
-    if len(unpacked) <= RECORD_BYTES_MAX:  # so there is no more of it, and no record is too large
-        plain = header.plain(unpacked, header.count)
-        yield Piece(_since(start, plain, header.base_offset), header.count, len(unpacked))
-    else:
-        yield from _Walk(header, _Source(read, unpacked)).pieces(start)
+        return (_refused(header, 0, start, error),)
+    if len(unpacked) > RECORD_BYTES_MAX:
+        return _Walk(header, _Source(read, unpacked)).pieces(start)
+    plain = header.plain(unpacked, header.count)  # there is no more of it, and no record is too large
+    return (Piece(_since(start, plain, header.base_offset), header.count, len(unpacked)),)
 
 
 def plain_control_batch(packed: memoryview, batch: Any) -> Any:
     """The same, not packed: a control batch holds one small record, or it is corrupt."""
-    header = _Header.read(packed)
+    header = _Header(packed)
     records = reader(header.codec, bytes(packed[_HEADER.size :]))(_STEP_BYTES)
     if len(records) == _STEP_BYTES:
         raise CorruptRecordException(f"a control batch of more than {_STEP_BYTES} bytes")
@@ -121,7 +116,7 @@ def plain_control_batch(packed: memoryview, batch: Any) -> Any:
 def _since(start: int, records: Iterable[KafkaRecord], first_offset: int | None) -> Iterator[KafkaRecord]:
     """A batch is sent whole, although the position is in it; the forms before 0.11 don't tell their first offset."""
     if first_offset is not None and first_offset >= start:
-        return iter(records)  # of C code, without a call of ours for each record
+        return chain(records)  # C code, without a call of ours for each record; aiokafka's own may be asked for an iterator only once
     return (record for record in records if record.offset >= start)
 
 
@@ -297,7 +292,7 @@ class _Walk:
         source = self._source
         records, source.at = source.buffer[source.at : end], end
         self._gone += count
-        return Piece(iter(self._header.plain(records, count)), count, len(records), PIECE_BYTES_MAX + WINDOW_BYTES_MAX)
+        return Piece(chain(self._header.plain(records, count)), count, len(records), PIECE_BYTES_MAX + WINDOW_BYTES_MAX)
 
     def _next(self) -> tuple[int, int, int]:
         """Of the record that comes next, which stays: what it takes with its length, its offset, its timestamp."""

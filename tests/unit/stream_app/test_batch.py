@@ -2,7 +2,7 @@ import json
 
 import pytest
 from aiokafka.structs import ConsumerRecord
-from login_records import ABSENT, LOGIN, SENT_AT_MS, batch_of, build, builder, headers, login, masker, opener, record, records
+from login_records import ABSENT, LOGIN, SENT_AT_MS, batch_of, build, builder, headers, login, masker, opened, record, records
 
 from stream_app.batch import SEALED_BYTES_MAX, Batch, KafkaRecord
 from stream_app.ip_address import pack
@@ -137,14 +137,14 @@ def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
     assert other == part.dead_letters[0]
     assert (letter.offset, letter.reason, letter.field) == (107, Reason.ROW_REFUSED, field)
     assert (letter.message_id, letter.sent_at_ms) == (headers(107)[0][1].decode(), SENT_AT_MS + 107)
-    assert json.loads(opener().open(letter.sealed, topic="logins", partition=3, offset=107).value or b"")["user_id"] == "u7"
+    assert json.loads(opened(letter).value or b"")["user_id"] == "u7"
 
 
 def test_the_original_of_a_refused_row_is_found_among_its_neighbours() -> None:
     refused = builder().refuse_row(build([b"x", login(user_id="second"), b"y"]), None)
 
     assert [letter.offset for letter in refused.dead_letters] == [0, 1, 2]
-    original = opener().open(refused.dead_letters[1].sealed, topic="logins", partition=3, offset=1)
+    original = opened(refused.dead_letters[1])
     assert json.loads(original.value or b"")["user_id"] == "second"
 
 

@@ -3,7 +3,7 @@ from login_records import ABSENT, PLACE, dead_letter_handle, login, opener, reco
 from tink import hybrid
 
 from pipeline.errors import FatalError
-from stream_app.dead_letters import Opener
+from stream_app.dead_letters import Opener, OriginalRecord
 from stream_app.masking import keysets
 
 BODIES = [None, b"", b"\xff\x00nonsense", login(), login(ip=ABSENT), b"x" * 1_048_576]
@@ -15,6 +15,7 @@ def test_what_was_sealed_opens_byte_for_byte(body: bytes | None) -> None:
 
     original = opener().open(sealer().seal(PLACE, source), topic="logins", partition=3, offset=42)
 
+    assert isinstance(original, OriginalRecord)
     assert (original.value, original.key, original.timestamp) == (body, b"key", -1)
     assert original.headers == [("message-id", b"\xff"), ("x", b""), ("x", b"2")]
     assert (original.topic, original.partition, original.offset) == ("logins", 3, 42)

@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from login_records import LOGIN, login, record
 from record_batches import aborted, packed, with_a_strange_header
 
-from stream_app.chunk import Unread, Unreadable
+from stream_app.chunk import Piece, Unread, Unreadable
 from stream_app.dead_letters import KafkaRecord
 from stream_app.transport.fetched_records import KeptMemoryRecords, PackedRecords, fetch_whole
 
@@ -60,8 +60,8 @@ async def fetched(
 
 def unpacked(it: PackedRecords, start: int) -> Iterator[KafkaRecord]:
     """The records from an offset on, also those that take long to go through."""
-    for piece in unpacked(it, start):
-        yield from piece.read() if isinstance(piece, Unread) else piece.records
+    for piece in it.unpack(start):
+        yield from piece.records if isinstance(piece, Piece) else piece.read()
 
 
 def taken(it: PackedRecords) -> list[KafkaRecord]:
@@ -194,11 +194,13 @@ async def test_a_fetch_that_is_through_leaves_nothing_to_the_garbage_collector()
     gc.disable()
     try:
         (it,), _ = await fetched(packed([login()] * 10))
-        others = it.unpack(1)
-        assert next(others).offset == 1
-        kept = weakref.ref(others.gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
-        assert len(list(others)) == 8
-        del it, others
+        pieces = it.unpack(1)
+        piece = next(pieces)
+        assert isinstance(piece, Piece)
+        assert next(piece.records).offset == 1
+        kept = weakref.ref(pieces.gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
+        assert (len(list(piece.records)), list(pieces)) == (8, [])
+        del it, pieces, piece
         assert kept() is None
         assert not [each for each in gc.get_objects() if isinstance(each, FetchResult | KeptMemoryRecords)]
     finally:
