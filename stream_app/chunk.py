@@ -204,8 +204,9 @@ class Chunk(Generic[RecordT]):
             before = len(taken)
             taken.append(following)
             try:
-                if self._pieces is None:
-                    self._pieces = self._unpack(following.offset + 1)
+                if self._pieces is None:  # from this record on: a position behind it might take long to be gone to
+                    self._pieces = self._unpack(following.offset)
+                    self._advance(self._pieces)
                 taken.extend(islice(self._piece, count - len(taken)))  # what comes before an error stays
                 unpacked += (len(taken) - before) * self._record_bytes
                 self._advance(self._pieces)
