@@ -33,8 +33,8 @@ SEALED_BYTES_MAX = 2_097_152
 """Of one statement's dead letters: in it they are hexadecimal, and the driver and libpq hold it three times over."""
 
 TEXT_CHARACTERS_MAX = 32 * 1_048_576
-"""Of one statement's rows. Postgres takes no message of 1 GiB, it drops the connection: these are an eighth of it if each takes four
-bytes, a quarter if each has to be escaped. Usual windows are a tenth of it; the largest that settings allow are four times as much."""
+"""Of one statement's rows. Of a message of 1 GiB Postgres takes nothing, it drops the connection: this is an eighth of it if each
+takes four bytes, a quarter if each is escaped, too. A usual window is a tenth of it, the largest that settings allow four times."""
 
 UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
@@ -262,7 +262,7 @@ class BatchBuilder:
 
 
 def _boundaries(sizes: Sequence[tuple[int, int]], size_max: int) -> Iterator[int]:
-    """Offsets at which to cut, so that what is between two of them is no larger than ``size_max``, or is one; by offset and size."""
+    """Offsets at which to cut, so that no part is larger than ``size_max``, or it is one item; ``sizes`` by offset."""
     room = size_max
     for index, (offset, size) in enumerate(sizes):
         if index and size > room:

@@ -86,8 +86,10 @@ class AbandonedError(Exception):
 
 
 class Unread(Generic[RecordT]):
-    """In the place of a record: what takes so long to go through (a second for some hundred MiB) that it must not be done between
-    other things. There is no key, value or header yet."""
+    """In the place of a record: what takes long to go through, a second for some hundred MiB, so it is done on a thread of its own.
+
+    There is no key, value or header yet.
+    """
 
     key: None = None
     value: None = None
@@ -133,8 +135,8 @@ class Chunk(Generic[RecordT]):
     """The ``sequence``-th chunk (from 0) since the ``seek_number``-th seek. One record is unpacked ahead; there is one at least."""
 
     __slots__ = (
-        "_held_bytes", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread", "_reread_offset", "_taken", "_unpack",
-        "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence", "unpacked_bytes",
+        "_held_bytes", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread", "_reread_offset",
+        "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence", "unpacked_bytes",
     )  # fmt: skip
 
     def __init__(

@@ -6,8 +6,8 @@ is never guessed: the batch is sent again, and if the fence refuses it, the posi
 Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it. What a unique index
 refuses is sent once more first, each message looked for: one that is there is no refused row.
 
-A statement at which the connection breaks, or the server runs out of memory, although it answers otherwise, is never sent for ever as
-it is: the batch is halved. If that happens to a single record, the partition stops, since nothing is known to be wrong with the record.
+A statement at which the connection breaks, or the server runs out of memory, although it answers otherwise, is not sent for ever
+as it is: the batch is halved. If that happens to a single record, the partition stops: nothing is known to be wrong with it.
 
 How it could break: taking a RetryableError for "nothing was written", or going on after ClaimLostError.
 """
@@ -150,8 +150,8 @@ class ClaimedWriter:
     async def _write_halves(self, batch: Batch, too_much: Exception) -> None:
         if batch.records < 2:  # noqa: PLR2004
             raise FatalError(
-                f"Postgres doesn't take the record before offset {batch.next_offset}, alone in its statement, and answers otherwise:"
-                f" {too_much}; nothing is skipped until it does"
+                f"Postgres doesn't take the record before offset {batch.next_offset}, alone in its statement, and answers"
+                f" otherwise: {too_much}; nothing is skipped until it does"
             ) from too_much
         self._metrics.batch_splits.inc()
         for half in batch.halves():

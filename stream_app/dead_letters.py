@@ -147,7 +147,10 @@ class Opener:
         return cls(keysets.load_dead_letter_private_keyset(path))
 
     def open(self, sealed: bytes, *, topic: str, partition: int, offset: int) -> Sealed:
-        """The record as it came, or what stands in for it. Raises :class:`FatalError` when this keyset doesn't open it at this place."""
+        """The record as it came, or what stands in for it.
+
+        Raises :class:`FatalError` when this keyset doesn't open it at this place.
+        """
         try:
             original: Sealed = _decode(self._decrypt(sealed, _context(topic, partition, offset)))
         except (TinkError, msgspec.DecodeError):

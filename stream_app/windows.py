@@ -19,7 +19,7 @@ STEP_RECORDS = 32
 """So many are unpacked before their size is looked at, or fewer: what comes of one piece, two MiB at most (record_pieces.py)."""
 
 SLICE_BYTES = 2 * 1_048_576
-"""No more are unpacked at a time than make this full: a record may be all headers, which take thirty times as much as unpacked objects."""
+"""No more are unpacked at a time than make this full: a record may be all headers, which take thirty times as much as objects."""
 
 
 class Trigger(StrEnum):

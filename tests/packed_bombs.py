@@ -59,7 +59,7 @@ def packed_by(codec: int, parts: Iterable[bytes]) -> bytes:
         return b"".join(map(gzip.compress, parts)) + gzip.flush()
     if codec == LZ4:
         frame = lz4.frame.LZ4FrameCompressor(block_size=lz4.frame.BLOCKSIZE_MAX64KB, block_linked=False)
-        return frame.begin() + b"".join(map(frame.compress, parts)) + bytes(frame.flush())
+        return b"".join([frame.begin(), *map(frame.compress, parts), frame.flush()])
     if codec == ZSTD:
         stream = zstandard.ZstdCompressor().compressobj()
         return b"".join(map(stream.compress, parts)) + stream.flush()
@@ -73,11 +73,11 @@ def packed_by(codec: int, parts: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def batch_of_packed(codec: int, packed: bytes, count: int, first_offset: int = 0, *, attributes: int = 0) -> bytes:
+def batch_of_packed(codec: int, packed: bytes, count: int, first_offset: int = 0) -> bytes:
     """A record batch around packed records, with a checksum that is right."""
     after_checksum = DefaultRecordBase.HEADER_STRUCT.pack(
-        first_offset, DefaultRecordBase.HEADER_STRUCT.size - 12 + len(packed), -1, 2, 0, codec | attributes, count - 1, 1_000, 2_000,
-        -1, -1, -1, count,
+        first_offset, DefaultRecordBase.HEADER_STRUCT.size - 12 + len(packed), -1, 2, 0, codec, count - 1, 1_000,
+        2_000, -1, -1, -1, count,
     )  # fmt: skip
     data = bytearray(after_checksum + packed)
     data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")

@@ -142,15 +142,15 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
         return FatalError(f"{error.diag.message_primary} (SQLSTATE {code}); `{MIGRATE}` makes tables, roles and rights")
     if code[:2] in _ROW_REFUSED:
         return _translate_refusal(error)
-    if code == _LIMIT:
-        return StatementLimitError(f"a limit of Postgres is exceeded (SQLSTATE {code}): its log says which")
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
-        kind = StatementBrokenError if code in _BROKEN else RetryableError
-        return kind(f"Postgres: {meaning} (SQLSTATE {code})")
-    return FatalError(
-        f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); is the schema current? `{MIGRATE}`"
-    )
+        return (StatementBrokenError if code in _BROKEN else RetryableError)(f"Postgres: {meaning} (SQLSTATE {code})")
+    kind: type[FatalError]
+    if code == _LIMIT:
+        kind, remedy = StatementLimitError, "its log says which limit"
+    else:
+        kind, remedy = FatalError, f"is the schema current? `{MIGRATE}`"
+    return kind(f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); {remedy}")
 
 
 def translate_statement(error: psycopg2.Error | ValueError) -> PipelineError:

@@ -66,6 +66,9 @@ class _Header:
         self.packed = packed
         """The header itself and the packed records."""
         self.base_offset: int
+        self.attributes: int
+        self.first_timestamp: int
+        self.max_timestamp: int
         (
             self.base_offset, self.attributes, self.last_offset_delta, self.first_timestamp, self.max_timestamp, self.count
         ) = _HEADER.unpack_from(packed)  # fmt: skip
@@ -116,7 +119,7 @@ def plain_control_batch(packed: memoryview, batch: Any) -> Any:
 def _since(start: int, records: Iterable[KafkaRecord], first_offset: int | None) -> Iterator[KafkaRecord]:
     """A batch is sent whole, although the position is in it; the forms before 0.11 don't tell their first offset."""
     if first_offset is not None and first_offset >= start:
-        return chain(records)  # C code, without a call of ours for each record; aiokafka's own may be asked for an iterator only once
+        return chain(records)  # without a call of ours for each; aiokafka's own gives its iterator only once
     return (record for record in records if record.offset >= start)
 
 
@@ -157,7 +160,7 @@ def _refused(header: _Header, gone: int, start: int, error: TooLargeToUnpackErro
     """A record for each that the batch has beside the ``gone`` first."""
     if header.count != header.last_offset_delta + 1 or not 0 < header.count <= REFUSED_RECORDS_MAX:
         raise FatalError(
-            f"the records from offset {header.base_offset} on can't be unpacked ({error}), and which offsets they have is not known:"
+            f"the records from offset {header.base_offset} on can't be unpacked ({error}), and their offsets are not known:"
             f" {header.count} records up to offset {header.base_offset + header.last_offset_delta}"
         ) from error
     excerpt = Excerpt.of([header.packed], 0)

@@ -31,7 +31,10 @@ _XERIAL: Final = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01"
 """How the Java client frames snappy: blocks behind this, each behind its packed size."""
 
 Read = Callable[[int], bytes]
-"""The next bytes, as many as were asked for; fewer only at the end. Raises what a codec raises, and :class:`TooLargeToUnpackError`."""
+"""The next bytes, as many as were asked for; fewer only at the end.
+
+Raises what a codec raises, and :class:`TooLargeToUnpackError`.
+"""
 
 
 class TooLargeToUnpackError(Exception):
