@@ -41,6 +41,9 @@ FETCH_ROWS = 2_000
 FETCH_AHEAD_KIBIBYTES = 4_096
 """Of records. With the 65,536 of librdkafka a soak's own process grew by 150 MiB with each check."""
 
+UNPACKED_BYTES_MAX = 1_000_000_000
+"""Of a record batch: librdkafka reads none that unpacks to more than this setting says. Faults send half as much."""
+
 _ROWS = """
 SELECT message_id::text, extract(epoch FROM sent_at)::float8, create_date = (sent_at AT TIME ZONE 'UTC')::date,
        extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8,
@@ -250,6 +253,7 @@ def _consumer_settings(sides: Sides) -> dict[str, Any]:
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
         "queued.max.messages.kbytes": FETCH_AHEAD_KIBIBYTES,
+        "receive.message.max.bytes": UNPACKED_BYTES_MAX,
     }
 
 
