@@ -135,8 +135,8 @@ class Chunk(Generic[RecordT]):
     """The ``sequence``-th chunk (from 0) since the ``seek_number``-th seek. One record is unpacked ahead; there is one at least."""
 
     __slots__ = (
-        "_held_bytes", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread", "_reread_offset",
-        "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence", "unpacked_bytes",
+        "_held_bytes", "_is_abandoned", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread",
+        "_reread_offset", "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence", "unpacked_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -167,6 +167,7 @@ class Chunk(Generic[RecordT]):
         self._piece: Iterator[RecordT] = iter(())
         self._record_bytes = self.next_bytes
         self._held_bytes = 0
+        self._is_abandoned = False
         self._packed_bytes = packed_bytes
         self._taken = 0
         self._reread: Iterator[RecordT] = iter(())
@@ -228,6 +229,8 @@ class Chunk(Generic[RecordT]):
                 self._pieces = self._unpack(unread.offset)
                 self._advance(self._pieces)
                 unread = self.next
+            if self._is_abandoned:
+                raise AbandonedError  # noqa: TRY301 - told apart below
             if isinstance(unread, Unread):
                 self._piece, self._record_bytes = unread.read(), 0
                 self._advance(self._pieces)
@@ -237,7 +240,8 @@ class Chunk(Generic[RecordT]):
             self._cannot_go_on(self.first_offset if unread is None else unread.offset, error)
 
     def abandon(self) -> None:
-        """Let whoever goes through what takes long stop soon."""
+        """Let whoever goes through what takes long stop soon. Nobody takes from the chunk any more."""
+        self._is_abandoned = True
         if isinstance(self.next, Unread):
             self.next.abandon()
 
