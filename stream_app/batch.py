@@ -20,6 +20,7 @@ from stream_app.chunk import Chunk
 from stream_app.cleaning import CleanedColumn, cleaner_of
 from stream_app.dead_letters import DeadLetter, KafkaRecord, Sealer
 from stream_app.decoding import decode_batch
+from stream_app.large_records import LargeRecord
 from stream_app.login_record import FIELD_BY_COLUMN, FIELDS, Field
 from stream_app.masking.masker import NULL_TEXT, Masker
 from stream_app.message_headers import read_headers
@@ -31,6 +32,10 @@ __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"
 
 SEALED_BYTES_MAX = 2_097_152
 """Of one statement's dead letters: in it they are hexadecimal, and the driver and libpq hold it three times over."""
+
+TEXT_CHARACTERS_MAX = 32 * 1_048_576
+"""Of one statement's rows. Of a message of 1 GiB Postgres takes nothing, it drops the connection: this is an eighth of it if each
+takes four bytes, a quarter if each is escaped, too. A usual window is a tenth of it, the largest that settings allow four times."""
 
 UNIT_SEPARATOR = "\x1f"
 """Between the values of a column. No value holds it: control characters are refused."""
@@ -132,14 +137,20 @@ class Batch:
         return first, second
 
     def statements(self) -> Iterator["Batch"]:
-        """What one statement takes: itself, or parts of it with sealed records of SEALED_BYTES_MAX, or one record, at most."""
-        boundaries, size = [], 0
-        for letter in self.dead_letters:
-            if size and size + len(letter.sealed) > SEALED_BYTES_MAX:
-                boundaries.append(letter.offset)
-                size = 0
-            size += len(letter.sealed)
-        return self._parts(boundaries) if boundaries else iter([self])
+        """What one statement takes: itself, or parts with SEALED_BYTES_MAX and TEXT_CHARACTERS_MAX, or with one record, at most."""
+        letters = [(letter.offset, len(letter.sealed)) for letter in self.dead_letters]
+        boundaries = set(_boundaries(letters, SEALED_BYTES_MAX))
+        if sum(len(text) for texts in self.texts.values() for text in texts) > TEXT_CHARACTERS_MAX:
+            sizes = [sum(map(len, row)) for row in zip(*self.columns.values(), strict=True)]
+            boundaries.update(_boundaries(list(zip(self.row_offsets, sizes, strict=True)), TEXT_CHARACTERS_MAX))
+        return self._parts(sorted(boundaries)) if boundaries else iter([self])
+
+    def halves(self) -> Iterator["Batch"]:
+        """Two batches with half of the records each, rows or dead letters. Only with two records or more."""
+        offsets = sorted([*self.row_offsets, *(letter.offset for letter in self.dead_letters)])
+        if len(offsets) < 2:  # noqa: PLR2004
+            raise ValueError("a batch with fewer than two records has no halves")
+        return self._parts([offsets[len(offsets) // 2]])
 
     def _parts(self, boundaries: Sequence[int]) -> Iterator["Batch"]:
         columns = self.columns  # kept until the last part is taken: cut once
@@ -165,6 +176,11 @@ class Batch:
             self.extra_key_offsets[within(self.extra_key_offsets)],
             {what: part for what, offsets in self.reduced_offsets.items() if (part := offsets[within(offsets)])},
         )
+
+    @property
+    def is_slow_to_read_again(self) -> bool:
+        """Whether :meth:`original` may take so long that it is to be asked on a thread of its own."""
+        return any(chunk.has_unread for chunk in self.origins)
 
     def original(self, offset: int) -> KafkaRecord:
         """The record of one of the rows, as it came."""
@@ -272,9 +288,21 @@ class BatchBuilder:
     def _dead_letter(
         self, place: Partition, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError
     ) -> DeadLetter:
+        if isinstance(record, LargeRecord):  # it has no body that could have been looked at
+            problem = PoisonError(Reason.RECORD_TOO_LARGE)
         return DeadLetter(
             record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(place, record)
         )
+
+
+def _boundaries(sizes: Sequence[tuple[int, int]], size_max: int) -> Iterator[int]:
+    """Offsets at which to cut, so that no part is larger than ``size_max``, or it is one item; ``sizes`` by offset."""
+    room = size_max
+    for index, (offset, size) in enumerate(sizes):
+        if index and size > room:
+            yield offset
+            room = size_max
+        room -= size
 
 
 def _without(items: Sequence[ItemT], problems: dict[int, PoisonError]) -> Sequence[ItemT]:

@@ -6,9 +6,13 @@ is never guessed: the batch is sent again, and if the fence refuses it, the posi
 Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it. What a unique index
 refuses is sent once more first, each message looked for: one that is there is no refused row.
 
+A statement at which the connection breaks, or the server runs out of memory, although it answers otherwise, is not sent for ever
+as it is: the batch is halved. If that happens to a single record, the partition stops: nothing is known to be wrong with it.
+
 How it could break: taking a RetryableError for "nothing was written", or going on after ClaimLostError.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -20,7 +24,7 @@ from stream_app.batch import Batch, BatchBuilder
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Store
 from stream_app.positions import Claim, Position, Written
-from stream_app.postgres.errors import NotUniqueError, RowRefusedError
+from stream_app.postgres.errors import NotUniqueError, RowRefusedError, StatementBrokenError, StatementLimitError
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
@@ -30,6 +34,16 @@ by a worker that had not noticed its own end would otherwise leave the partition
 
 MESSAGE_IDS_LOGGED_MAX = 10
 """Of one batch, in one line."""
+
+
+BROKEN_MAX = 2
+"""So often a statement may break that the server answers before and after: then its batch is halved."""
+BROKEN_ALONE_MAX = 3
+"""The same for a single record, for which the partition stops."""
+
+
+class _TooMuchError(Exception):
+    """Postgres does not take the statement, and takes others."""
 
 
 class ClaimLostError(Exception):
@@ -99,6 +113,9 @@ class ClaimedWriter:
         except RowRefusedError as refused:
             await self._write_around_refused_row(batch, refused)
             return
+        except (_TooMuchError, StatementLimitError) as too_much:
+            await self._write_halves(batch, too_much)
+            return
         self.next_offset = batch.next_offset
         if self._newest_ms is not None:
             self._newest_ms = max(self._newest_ms, max(batch.sent_at_ms, default=0))
@@ -133,12 +150,24 @@ class ClaimedWriter:
         match len(batch.row_offsets):
             case 0:
                 raise FatalError(f"Postgres refuses a dead letter ({refused}); nothing is skipped until it takes it") from refused
+            case 1 if batch.is_slow_to_read_again:
+                await self.write(await asyncio.to_thread(self._builder.refuse_row, batch, refused.field))
             case 1:
                 await self.write(self._builder.refuse_row(batch, refused.field))
             case _:
                 self._metrics.batch_splits.inc()
                 for half in batch.split():
                     await self.write(half)
+
+    async def _write_halves(self, batch: Batch, too_much: Exception) -> None:
+        if batch.records < 2:  # noqa: PLR2004
+            raise FatalError(
+                f"Postgres doesn't take the record before offset {batch.next_offset}, alone in its statement, and answers"
+                f" otherwise: {too_much}; nothing is skipped until it does"
+            ) from too_much
+        self._metrics.batch_splits.inc()
+        for half in batch.halves():
+            await self.write(half)
 
     async def _write_looking_again(self, batch: Batch) -> Written:
         """A message comes into one partition, so what was sent after all that is there and all that we wrote can't be there.
@@ -159,11 +188,22 @@ class ClaimedWriter:
             return await self._write_once(batch)
         except RetryableError as error:
             failures = [error]
+        problem = str(failures[0])
+        broken = int(isinstance(failures[0], StatementBrokenError))
+        broken_max = BROKEN_MAX if batch.records > 1 else BROKEN_ALONE_MAX
         async for attempt in retrying("write", self._log, self._sleep):
             with attempt:
                 if failures:
                     raise failures.pop()
-                return await self._write_once(batch)
+                if broken and await self._is_in(batch):  # asked first: a server that does not answer is no reason to halve
+                    return _all_of(batch)
+                if broken >= broken_max:
+                    raise _TooMuchError(problem)
+                try:
+                    return await self._write_once(batch)
+                except StatementBrokenError as error:
+                    broken, problem = broken + 1, str(error)
+                    raise
         raise AssertionError("unreachable: retrying ends by returning or raising")
 
     async def _write_once(self, batch: Batch) -> Written:

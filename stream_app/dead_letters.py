@@ -13,6 +13,7 @@ import msgspec
 from tink import TinkError, hybrid
 
 from pipeline.errors import FatalError
+from stream_app.large_records import Excerpt, LargeRecord
 from stream_app.masking import keysets
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
@@ -56,13 +57,12 @@ class DeadLetter:
     field: str | None
     """The name of a declared field or of a header; None when the whole record is meant."""
     sealed: bytes
-    """The record as it came, see :class:`OriginalRecord`."""
+    """The record as it came, see :class:`OriginalRecord`, or what stands in for it, see :class:`OriginalLargeRecord`."""
 
 
-class OriginalRecord(msgspec.Struct, frozen=True, array_like=True):
-    """A record byte for byte, as it is sealed (msgpack); enough to send it again."""
+class OriginalRecord(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A record byte for byte, as it is sealed (msgpack; the tag comes first); enough to send it again."""
 
-    version: int
     topic: str
     partition: int
     offset: int
@@ -72,9 +72,29 @@ class OriginalRecord(msgspec.Struct, frozen=True, array_like=True):
     headers: list[tuple[str, bytes | None]]
 
 
-_VERSION = 1
+class OriginalLargeRecord(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """What is sealed of a record that is too large to be held, see :class:`stream_app.large_records.LargeRecord`.
+
+    It can't be sent again from this, but its origin can be asked for what has this size and this SHA-256.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    size: int | None
+    key: Excerpt | None
+    value: Excerpt | None
+    headers: list[tuple[str, bytes | None]]
+    headers_left_out: int
+    batch: Excerpt | None
+    """Of the record batch, packed, where that could not be unpacked: nothing is then known of key, value and headers."""
+
+
+Sealed = OriginalRecord | OriginalLargeRecord
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(OriginalRecord).decode
+_decode = msgspec.msgpack.Decoder(Sealed).decode
 
 
 def _context(topic: str, partition: int, offset: int) -> bytes:
@@ -93,17 +113,25 @@ class Sealer:
         return cls(keysets.load_dead_letter_public_keyset(path))
 
     def seal(self, place: Partition, record: KafkaRecord) -> bytes:
-        """The record as it came, openable with the private keyset only."""
-        original = OriginalRecord(
-            _VERSION,
-            place.topic,
-            place.partition,
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            list(record.headers),
-        )
+        """The record as it came, or what stands in for it, openable with the private keyset only."""
+        original: Sealed
+        if isinstance(record, LargeRecord):
+            original = OriginalLargeRecord(
+                place.topic,
+                place.partition,
+                record.offset,
+                record.timestamp,
+                record.size,
+                record.key_excerpt,
+                record.value_excerpt,
+                list(record.headers),
+                record.headers_left_out,
+                record.batch_excerpt,
+            )
+        else:
+            original = OriginalRecord(
+                place.topic, place.partition, record.offset, record.timestamp, record.key, record.value, list(record.headers)
+            )
         return bytes(self._encrypt(_encode(original), _context(place.topic, place.partition, record.offset)))
 
 
@@ -118,12 +146,16 @@ class Opener:
         """Read the private keyset. Raises :class:`SettingsError` that names the setting."""
         return cls(keysets.load_dead_letter_private_keyset(path))
 
-    def open(self, sealed: bytes, *, topic: str, partition: int, offset: int) -> OriginalRecord:
-        """The record as it came. Raises :class:`FatalError` when this keyset doesn't open it at this place."""
+    def open(self, sealed: bytes, *, topic: str, partition: int, offset: int) -> Sealed:
+        """The record as it came, or what stands in for it.
+
+        Raises :class:`FatalError` when this keyset doesn't open it at this place.
+        """
         try:
-            return _decode(self._decrypt(sealed, _context(topic, partition, offset)))
+            original: Sealed = _decode(self._decrypt(sealed, _context(topic, partition, offset)))
         except (TinkError, msgspec.DecodeError):
             raise FatalError(
                 f"the dead letter of {topic}/{partition} at offset {offset} doesn't open: it was sealed for another keyset than"
                 f" {keysets.SETTING_DEAD_LETTER_PRIVATE} names, or it was changed or moved"
             ) from None
+        return original

@@ -4,6 +4,7 @@ Promise: every byte and every turn that it takes of the shared :class:`Budget` i
 holds because a batch is let go of by itself, not by its place, and what is no longer held is not let go of again.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -108,6 +109,8 @@ class PartitionBuffer:
 
     async def build(self, first_offset: int) -> BuiltBatch | None:
         """Wait for a turn, and build the next batch. None: what waited was dropped meanwhile, or can't be unpacked."""
+        while (chunk := self._window.unread) is not None:
+            await self._read_unread(chunk)
         await self._budget.turns.acquire()
         built = None
         try:
@@ -116,6 +119,16 @@ class PartitionBuffer:
             if built is None:
                 self._budget.turns.release()
         return built
+
+    async def _read_unread(self, chunk: Chunk[KafkaRecord]) -> None:
+        """Go through a record that is too large to be held, beside the event loop, and without a turn."""
+        rows, held = chunk.rows, chunk.bytes
+        try:
+            await asyncio.to_thread(chunk.read_next)
+        except asyncio.CancelledError:
+            chunk.abandon()
+            raise
+        self._budget.bytes_used += self._window.has_read(chunk, rows, held)
 
     def _build(self, first_offset: int) -> BuiltBatch | None:
         started = self._monotonic()

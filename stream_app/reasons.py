@@ -6,10 +6,13 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a record can't become a row; a closed list, and also the values of the metric's label.
 
-    If several things are wrong, the first counts: the body as a whole, then whether each field is there and a string, then what the
-    fields' texts hold, both in the order of the declaration, then the headers.
+    If several things are wrong, the first counts: the record's size, the body as a whole, then whether each field is there and a
+    string, then what the fields' texts hold, both in the order of the declaration, then the headers.
     """
 
+    RECORD_TOO_LARGE = "record_too_large"
+    """Key, value and headers together are larger than 1 MiB and 64 KiB, or can't be unpacked within the memory that a worker may
+    take. Size, digest and first bytes are sealed, not the record itself."""
     EMPTY_BODY = "empty_body"
     """No value (a Kafka tombstone), or nothing but white space."""
     NOT_UTF8 = "not_utf8"

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic
 
-from stream_app.chunk import Chunk, RecordT, Unreadable, memory_bytes
+from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk, RecordT, Unread, Unreadable, memory_bytes
 
 SLICE_RECORDS = 128
 """So many are unpacked at a time: a hundred kilobytes, which stay in the processor's cache through all passes over them, also while
 others want it. It is also what one bad record costs: its slice is looked at value by value."""
 
 STEP_RECORDS = 32
-"""So many are unpacked before their size is looked at: with the largest bodies behind a small one, 32 MiB."""
+"""So many are unpacked before their size is looked at, or fewer: what comes of one piece, two MiB at most (record_pieces.py)."""
+
+SLICE_BYTES = 2 * 1_048_576
+"""No more are unpacked at a time than make this full: a record may be all headers, which take thirty times as much as objects."""
 
 
 class Trigger(StrEnum):
@@ -47,7 +50,7 @@ class Window(Generic[RecordT]):
         self.bytes = 0
         """The memory that they hold while they are packed."""
         self.due_at: float | None = None
-        self.oldest: RecordT | None = None
+        self.oldest: RecordT | Unread[RecordT] | None = None
         """The record that has waited longest; an attribute, since the metrics thread looks at it too."""
         self.offsets_without_record = 0
         """Of all chunks that were taken whole, since the window was made."""
@@ -81,7 +84,7 @@ class Window(Generic[RecordT]):
 
         Each chunk that they come from is added to ``origins``. The bounds are those of the policy, and ``bytes_max`` if it is less.
         What is over opens the next window at ``now``; what is over because of bytes is due at once, since how many they are is
-        known only when they are unpacked. What can't be unpacked is over, too.
+        known only when they are unpacked. What can't be unpacked is over, too, and what takes long to go through.
         """
         rows, room = 0, min(self.policy.bytes, bytes_max)
         while rows < self.policy.rows:
@@ -101,6 +104,26 @@ class Window(Generic[RecordT]):
         following = self._chunks[0].next if self._chunks else None
         return following.error if isinstance(following, Unreadable) else None
 
+    @property
+    def unread(self) -> Chunk[RecordT] | None:
+        """The chunk whose next record takes long to go through, if it is the next of all: see :meth:`Chunk.read_next`."""
+        chunk = self._chunks[0] if self._chunks else None
+        return chunk if chunk is not None and isinstance(chunk.next, Unread) else None
+
+    def has_read(self, chunk: Chunk[RecordT], rows: int, held: int) -> int:
+        """That chunk had so many rows and held so many bytes before: by how many more bytes the window holds now."""
+        if not self._chunks or self._chunks[0] is not chunk:
+            return 0  # it was dropped meanwhile
+        grown = chunk.bytes - held
+        self.rows += chunk.rows - rows
+        self.bytes += grown
+        if chunk.next is None:
+            self._pop()
+        return grown
+
+    def _pop(self) -> None:
+        self.offsets_without_record += self._chunks.popleft().offsets_without_record
+
     def _opens(self, now: float) -> None:
         self.due_at = now + self.policy.seconds
         first = self._chunks[0].next
@@ -116,22 +139,20 @@ class Window(Generic[RecordT]):
         """Up to ``count`` records that take no more than ``room`` bytes together, and how many bytes they take."""
         taken: list[RecordT] = []
         size = 0
-        while self._chunks and len(taken) < count:
+        while self._chunks and len(taken) < count and size < SLICE_BYTES:
             chunk = self._chunks[0]
-            following = chunk.next
-            fitting = 0 if following is None else max(0, room - size) // memory_bytes((following,))
-            if isinstance(following, Unreadable) or (not fitting and (taken or not at_least_one)):
+            fitting = max(0, room - size) // (chunk.next_bytes + RECORD_OVERHEAD_BYTES)
+            if isinstance(chunk.next, (Unread, Unreadable)) or (not fitting and (taken or not at_least_one)):
                 break
             if not origins or origins[-1] is not chunk:
                 origins.append(chunk)
-            rows, held = chunk.rows, chunk.bytes
+            rows, held, unpacked = chunk.rows, chunk.bytes, chunk.unpacked_bytes
             records = chunk.take(min(STEP_RECORDS, count - len(taken), max(1, fitting)))
             self.rows += chunk.rows - rows
             self.bytes += chunk.bytes - held
             if chunk.next is None:
-                self._chunks.popleft()
-                self.offsets_without_record += chunk.offsets_without_record
-            size += memory_bytes(records)
+                self._pop()
+            size += max(memory_bytes(records), chunk.unpacked_bytes - unpacked)
             taken += records
         return taken, size
 

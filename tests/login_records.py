@@ -11,8 +11,8 @@ from tink import KeysetHandle, daead, hybrid, prf
 
 from stream_app.app_version import AppVersionEncoding
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.chunk import Chunk, memory_bytes
-from stream_app.dead_letters import KafkaRecord, Opener, Sealer
+from stream_app.chunk import Chunk, Piece, memory_bytes
+from stream_app.dead_letters import DeadLetter, KafkaRecord, Opener, OriginalRecord, Sealer
 from stream_app.masking import keysets
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
@@ -104,6 +104,13 @@ def sealer() -> Sealer:
     return Sealer(dead_letter_handle().public_keyset_handle().primitive(hybrid.HybridEncrypt))
 
 
+def opened(letter: DeadLetter) -> OriginalRecord:
+    """The record that was sealed whole."""
+    original = opener().open(letter.sealed, topic=PLACE.topic, partition=PLACE.partition, offset=letter.offset)
+    assert isinstance(original, OriginalRecord)
+    return original
+
+
 def opener() -> Opener:
     return Opener(dead_letter_handle().primitive(hybrid.HybridDecrypt))
 
@@ -118,7 +125,7 @@ def chunk(
     """A chunk of these records, packed to a tenth of what they take."""
     return Chunk(
         found[0],
-        lambda start: iter([one for one in found if one.offset >= start]),
+        lambda start: iter([Piece(iter([one for one in found if one.offset >= start]), len(found), 0)]),
         next_offset=found[-1].offset + 1 if next_offset is None else next_offset,
         packed_bytes=memory_bytes(found) // 10,
         seek_number=seek_number,

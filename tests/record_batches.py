@@ -54,6 +54,6 @@ async def produce_packed(bootstrap_servers: str, topic: str, partition: int, bat
         request = ProduceRequest(transactional_id=None, required_acks=-1, timeout=10_000, topics=[(topic, [(partition, batch)])])
         answer = await client.send(leader, request)
         ((_, ((_, error, *_),)),) = answer.topics
-        assert error == 0
+        assert error == 0, f"the broker answers with error {error}"
     finally:
         await client.close()

@@ -30,6 +30,17 @@ class NotUniqueError(RowRefusedError):
     """
 
 
+class StatementBrokenError(RetryableError):
+    """The connection broke while the statement was under way, or the server had no memory for it.
+
+    Mostly the server was stopping or is short of memory. But it does the same each time to a statement that is too much for it.
+    """
+
+
+class StatementLimitError(FatalError):
+    """The statement exceeds a limit of the server's: the size of a string, of an array, of an index entry."""
+
+
 class TlsRefusedError(RetryableError):
     """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
 
@@ -66,6 +77,9 @@ is looked at, and no `SQL statement "…"`: a statement has values in it."""
 
 _ROW_REFUSED: Final = ("22", "23", "44")
 _NOT_UNIQUE: Final = "23505"
+_LIMIT: Final = "54000"
+_BROKEN: Final = ("53200", "XX000")
+"""Out of memory; and an internal error, which is what a request for more memory than Postgres ever takes at once is to it."""
 _NO_PARTITION: Final = ("ExecFindPartition", "ExecPartitionCheckEmitError")
 """The server's functions that say so: the code is that of a CHECK constraint, and the message may be that of a trigger."""
 
@@ -137,10 +151,21 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
         return _translate_refusal(error)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
-        return RetryableError(f"Postgres: {meaning} (SQLSTATE {code})")
-    return FatalError(
-        f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); is the schema current? `{MIGRATE}`"
-    )
+        return (StatementBrokenError if code in _BROKEN else RetryableError)(f"Postgres: {meaning} (SQLSTATE {code})")
+    kind: type[FatalError]
+    if code == _LIMIT:
+        kind, remedy = StatementLimitError, "its log says which limit"
+    else:
+        kind, remedy = FatalError, f"is the schema current? `{MIGRATE}`"
+    return kind(f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); {remedy}")
+
+
+def translate_statement(error: psycopg2.Error | ValueError) -> PipelineError:
+    """The same for an error of a statement, whose session stood when it was sent."""
+    translated = translate(error)
+    if isinstance(error, psycopg2.Error) and error.pgcode is None and isinstance(translated, RetryableError):
+        return StatementBrokenError(str(translated))
+    return translated
 
 
 def retry_class(error: RetryableError) -> str:

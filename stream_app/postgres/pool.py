@@ -16,7 +16,7 @@ import psycopg2
 
 from pipeline.errors import PipelineError, RetryableError
 from stream_app.postgres.async_connection import connect_async
-from stream_app.postgres.errors import translate
+from stream_app.postgres.errors import translate, translate_statement
 from stream_app.postgres.open_connections import OpenConnections
 from stream_app.postgres.session_log import SessionLog
 from stream_app.postgres.settings import PostgresSettings
@@ -92,7 +92,7 @@ class ConnectionPool:
         except TimeoutError as error:
             raise RetryableError(f"Postgres gave no answer within {self._answer_seconds:g} s") from error
         except (psycopg2.Error, ValueError) as error:
-            translated = translate(error)
+            translated = translate(error) if connection is None else translate_statement(error)
             usable = connection is not None and not isinstance(translated, RetryableError)
             # Without its frames, which hold the future that holds it, and the statement.
             raise translated from error.with_traceback(None)

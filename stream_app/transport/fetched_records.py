@@ -6,7 +6,8 @@ its records. Of the 2.0 us that aiokafka takes to unpack a record, 1.3 are for a
 code made, and for Python's calls on the way; that record has all that is read here, so it is taken as it is. A test holds what is
 delivered to what aiokafka delivers: control records, aborted transactions and positions are its rules.
 
-What a fetch holds is bounded by the broker's answer: 1 MiB packed, or one larger record batch. Checksums are looked at here, so
+What a fetch holds is bounded by the broker's answer: 1 MiB packed, or one larger record batch. What is unpacked of it at a time is
+bounded by ``record_pieces.py``, whatever a producer has packed. Checksums are looked at here, so
 that a corrupt batch ends the worker as it does in aiokafka, before anything behind it is passed over.
 
 Read against aiokafka 0.14.0 (``consumer/fetcher.py``: ``FetchResult``, ``PartitionRecords``, ``Fetcher.fetched_records`` and
@@ -14,7 +15,7 @@ Read against aiokafka 0.14.0 (``consumer/fetcher.py``: ``FetchResult``, ``Partit
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,21 +23,23 @@ from typing import Any
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from stream_app.chunk import Unreadable
+from stream_app.chunk import Unpack, Unread, Unreadable
 from stream_app.dead_letters import KafkaRecord
+from stream_app.transport.record_pieces import Pieces, pieces, plain_control_batch
+
+_BEFORE_LENGTH_ENDS = 12
+"""The length of a batch stands in the bytes from 8 on, and counts what is behind them."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedRecords:
     """What one fetch brought of one partition; there is one record at least."""
 
-    first: KafkaRecord | Unreadable
-    unpack: Callable[[int], Iterator[KafkaRecord]]
-    """Unpacks from an offset on, one after the other, on any thread. May raise what a codec or aiokafka raises."""
+    first: KafkaRecord | Unread[KafkaRecord] | Unreadable
+    unpack: Unpack[KafkaRecord]
     next_offset: int
     """Where the next fetch begins."""
     packed_bytes: int
@@ -73,17 +76,13 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
         return []
     fetched = result._partition_records  # noqa: SLF001
     packed: bytes = fetched._records.packed  # noqa: SLF001
-    batches = list(_batches(packed))
+    batches = [batch for batch, _ in _batches(packed)]
     if not all(batch.validate_crc() for batch in batches):
         raise CorruptRecordException(f"Invalid CRC - {partition}")
     start = fetched.next_fetch_offset
     aborted = list(fetched._aborted_transactions)  # noqa: SLF001
     unpack = partial(_unpack, partition, packed, aborted, fetched._isolation_level)  # noqa: SLF001
-    first: KafkaRecord | Unreadable | None
-    try:
-        first = next(unpack(start), None)
-    except Exception as error:  # noqa: BLE001 - told where batches are built, it stops the partition; here it would end the worker
-        first = Unreadable(start, error)
+    first = _first(start, unpack(start))
     next_offset = max(start, batches[-1].next_offset)
     result._assignment.state_value(partition).consumed_to(next_offset)  # noqa: SLF001
     fetched._records_iterator = None  # noqa: SLF001 - likewise
@@ -91,31 +90,45 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
     return [] if first is None else [PackedRecords(first, unpack, next_offset, len(packed))]
 
 
-def _batches(packed: bytes) -> Iterator[Any]:
-    reader = MemoryRecords(packed)
+def _first(start: int, pieces: Pieces) -> KafkaRecord | Unread[KafkaRecord] | Unreadable | None:
+    """The first record, or what stands in its place; None: there is none. No more than one piece is unpacked at a time."""
+    try:
+        for piece in pieces:
+            if isinstance(piece, Unread):
+                return piece.at_rest  # what it holds is made again where it is read
+            for record in piece.records:
+                return record
+    except Exception as error:  # noqa: BLE001 - told where batches are built, it stops the partition; here it would end the worker
+        return Unreadable(start, error)
+    return None
+
+
+def _batches(packed: bytes) -> Iterator[tuple[Any, tuple[int, int]]]:
+    """Each batch, and where its bytes are."""
+    reader, begin = MemoryRecords(packed), 0
     while reader.has_next():
-        yield reader.next_batch()
+        end = begin + _BEFORE_LENGTH_ENDS + int.from_bytes(packed[begin + 8 : begin + _BEFORE_LENGTH_ENDS], "big")
+        yield reader.next_batch(), (begin, end)
+        begin = end
 
 
 def _unpack(
     partition: TopicPartition, packed: bytes, aborted: Sequence[tuple[int, int]], isolation_level: int, start: int
-) -> Iterator[KafkaRecord]:
-    """The records from offset ``start`` on: what ``PartitionRecords._unpack_records`` yields, batch by batch.
+) -> Pieces:
+    """The records from offset ``start`` on: what ``PartitionRecords._unpack_records`` yields, batch by batch, piece by piece.
 
     Whose records count is asked of ``PartitionRecords`` for each batch; records come from its C code without a Python call each.
     """
     rules = PartitionRecords(partition, None, aborted, start, None, None, False, isolation_level)  # noqa: FBT003
     rules._records_iterator = None  # noqa: SLF001 - it holds the object, which holds it
-    for batch in _batches(packed):
+    view = memoryview(packed)
+    for batch, (begin, end) in _batches(packed):
         if isolation_level == READ_COMMITTED and batch.producer_id is not None:
             rules._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
-            if batch.is_control_batch and rules._contains_abort_marker(batch):  # noqa: SLF001
+            if batch.is_control_batch and rules._contains_abort_marker(plain_control_batch(view[begin:end], batch)):  # noqa: SLF001
                 rules._aborted_producers.discard(batch.producer_id)  # noqa: SLF001
             if batch.is_transactional and batch.producer_id in rules._aborted_producers:  # noqa: SLF001
                 continue
         if batch.is_control_batch or batch.next_offset <= start:
             continue
-        if isinstance(batch, DefaultRecordBatch) and batch.base_offset >= start:
-            yield from batch
-        else:  # a batch is sent whole, although the position is in it; the forms before 0.11 don't tell their first offset
-            yield from (record for record in batch if record.offset >= start)
+        yield from pieces(view[begin:end], batch, start)

@@ -15,7 +15,7 @@ from dev_servers.ports import free_port
 from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError, PipelineError, RetryableError
 from stream_app.postgres.connection import OPERATOR, WRITER, connect
-from stream_app.postgres.errors import RowRefusedError
+from stream_app.postgres.errors import RowRefusedError, StatementLimitError
 from stream_app.postgres.settings import PostgresSettings
 
 VALUE = "203.0.113.7"
@@ -64,6 +64,13 @@ def test_row_refusals_name_the_column_where_postgres_does(settings: PostgresSett
     for error, column in refused:
         assert isinstance(error, RowRefusedError)
         assert error.field == column
+
+
+def test_a_limit_of_the_server_is_told_apart(settings: PostgresSettings) -> None:
+    """The statement is too much for it, nothing is known of a row: so it is halved."""
+    too_long = outcome(settings, "SELECT length(repeat(%s, 1073741824))", (VALUE,))  # 54000: requested length too large
+    assert type(too_long) is StatementLimitError
+    assert "54000" in str(too_long)
 
 
 def test_what_is_missing_is_named(settings: PostgresSettings, superuser: Connection) -> None:

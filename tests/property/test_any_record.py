@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from login_records import LOGIN, batch_of, build, headers, login, opener, record, records
+from login_records import LOGIN, batch_of, build, headers, login, opened, record, records
 from msgspec.structs import asdict
 
 from stream_app.batch import NULL_TEXT, UNIT_SEPARATOR, Batch
@@ -76,7 +76,7 @@ def expect_each_record_once(batch: Batch, bodies_: list[bytes | None]) -> None:
     assert batch.row_offsets == sorted(batch.row_offsets)
     assert lettered == sorted(lettered)
     for letter in batch.dead_letters:
-        assert opener().open(letter.sealed, topic="logins", partition=3, offset=letter.offset).value == bodies_[letter.offset]
+        assert opened(letter).value == bodies_[letter.offset]
         assert letter.field in {None, *(field.name for field in FIELDS)}
     rows = len(batch.row_offsets)
     for name, text in batch.parameters().items():

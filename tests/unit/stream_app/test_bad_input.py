@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from login_records import ABSENT, LOGIN, PLACE, build, login, opener, record
+from login_records import ABSENT, LOGIN, PLACE, build, login, opened, record
 
 from stream_app.decoding import decode_batch
 from stream_app.message_headers import read_headers
@@ -149,7 +149,7 @@ def expect_dead_letter_beside_good_rows(body: bytes | None, reason: Reason, fiel
     assert (letter.offset, letter.reason, letter.field) == (1, reason, field)
     assert letter.message_id.endswith("001")
     assert letter.sent_at_ms == int(batch.columns["sent_at_ms"][0]) + 1
-    assert opener().open(letter.sealed, topic="logins", partition=3, offset=1).value == body
+    assert opened(letter).value == body
     assert batch.row_offsets == [0, 2]
     assert batch.columns["user_id"] == [LOGIN["user_id"], "after"]
     assert {len(column) for column in batch.columns.values()} == {2}

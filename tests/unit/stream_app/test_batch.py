@@ -1,11 +1,29 @@
 import json
+from itertools import pairwise
 
 import pytest
 from aiokafka.structs import ConsumerRecord
-from login_records import ABSENT, LOGIN, SENT_AT_MS, batch_of, build, builder, headers, login, masker, opener, record, records
+from login_records import (
+    ABSENT,
+    LOGIN,
+    PLACE,
+    SENT_AT_MS,
+    batch_of,
+    build,
+    builder,
+    headers,
+    login,
+    masker,
+    opened,
+    record,
+    records,
+)
 
-from stream_app.batch import SEALED_BYTES_MAX, Batch, KafkaRecord
+from stream_app.batch import SEALED_BYTES_MAX, TEXT_CHARACTERS_MAX, Batch, KafkaRecord
 from stream_app.ip_address import pack
+from stream_app.large_records import LargeRecord
+from stream_app.login_record import FIELDS
+from stream_app.message_headers import fallback_message_id
 from stream_app.reasons import Reason
 from stream_app.reductions import Reduction
 
@@ -151,14 +169,14 @@ def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
     assert other == part.dead_letters[0]
     assert (letter.offset, letter.reason, letter.field) == (107, Reason.ROW_REFUSED, field)
     assert (letter.message_id, letter.sent_at_ms) == (headers(107)[0][1].decode(), SENT_AT_MS + 107)
-    assert json.loads(opener().open(letter.sealed, topic="logins", partition=3, offset=107).value or b"")["user_id"] == "u7"
+    assert json.loads(opened(letter).value or b"")["user_id"] == "u7"
 
 
 def test_the_original_of_a_refused_row_is_found_among_its_neighbours() -> None:
     refused = builder().refuse_row(build([b"x", login(user_id="second"), b"y"]), None)
 
     assert [letter.offset for letter in refused.dead_letters] == [0, 1, 2]
-    original = opener().open(refused.dead_letters[1].sealed, topic="logins", partition=3, offset=1)
+    original = opened(refused.dead_letters[1])
     assert json.loads(original.value or b"")["user_id"] == "second"
 
 
@@ -227,3 +245,43 @@ def test_of_a_message_that_is_in_a_batch_more_than_once_only_the_first_row_is_se
     assert batch.parameters()["user_id"] == "u0\x1fu1\x1fu2\x1fu3\x1fu4"
     assert second.parameters()["user_id"] == "u3\x1fu4"
     assert batch.columns["user_id"] == ["u0", "u1", "u2", "u3", "u4", "u5"]
+
+
+def test_a_record_too_large_to_be_held_is_a_dead_letter_between_rows() -> None:
+    large = LargeRecord(offset=1, timestamp=1_000, size=5_000_000, headers=headers(1))
+    without = LargeRecord(offset=2, timestamp=1_000, size=5_000_000, headers=[("message-id", b"no uuid")])
+    it = builder()
+    batch = it.begin(PLACE, 0)
+    it.add(batch, [record(login(), 0), large, without, record(login(), 3)])
+    assert batch.row_offsets == [0, 3]
+    first, second = batch.dead_letters
+    assert (first.offset, first.reason, first.field) == (1, Reason.RECORD_TOO_LARGE, None)
+    assert (first.message_id, first.sent_at_ms) == (headers(1)[0][1].decode(), SENT_AT_MS + 1)
+    assert (second.reason, second.message_id, second.sent_at_ms) == (
+        Reason.RECORD_TOO_LARGE, fallback_message_id(PLACE, 2), 1_000,
+    )  # fmt: skip
+
+
+def test_a_statement_is_bounded_in_characters_of_rows_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream_app.batch.TEXT_CHARACTERS_MAX", 2_000)
+    found = build([login(user_id="u" * 100 + str(number)) for number in range(20)] + [b"x"])
+    parts = list(found.statements())
+    assert len(parts) == 3
+    assert [offset for part in parts for offset in part.row_offsets] == list(range(20))
+    assert [letter.offset for part in parts for letter in part.dead_letters] == [20]
+    assert (parts[0].first_offset, parts[-1].next_offset) == (found.first_offset, found.next_offset)
+    assert all(one.next_offset == other.first_offset for one, other in pairwise(parts))
+    for part in parts:
+        assert sum(len(text) for texts in part.texts.values() for text in texts) <= 2_000
+
+
+def test_the_largest_statement_is_far_below_what_postgres_takes() -> None:
+    row = sum(field.length_max or 64 for field in FIELDS) + 600  # two tokens, a time, an id
+    assert 4 * 2 * (TEXT_CHARACTERS_MAX + row) < 2**30 // 2
+
+
+def test_halves_are_of_rows_and_dead_letters() -> None:
+    first, second = build([b"x", login(), b"y"]).halves()
+    assert (first.records, second.records, first.next_offset, second.first_offset) == (1, 2, 1, 1)
+    with pytest.raises(ValueError, match="no halves"):
+        build([b"x"]).halves()

@@ -7,12 +7,12 @@ from login_records import LOGIN, PLACE, batch_of, build, builder, login, records
 from memory_store import MemoryStore, message_of
 from structlog.testing import capture_logs
 
-from pipeline.errors import RetryableError
+from pipeline.errors import FatalError, PipelineError, RetryableError
 from stream_app.batch import SEALED_BYTES_MAX, Batch
-from stream_app.claimed_writer import ClaimedWriter, retrying
+from stream_app.claimed_writer import BROKEN_ALONE_MAX, BROKEN_MAX, ClaimedWriter, retrying
 from stream_app.metrics import WorkerMetrics
-from stream_app.positions import Claim, Written
-from stream_app.postgres.errors import NotUniqueError
+from stream_app.positions import Claim, Position, Written
+from stream_app.postgres.errors import NotUniqueError, StatementBrokenError, StatementLimitError
 
 
 async def at_once(_: float) -> None:
@@ -192,3 +192,81 @@ async def test_of_many_that_differ_few_are_named() -> None:
     with capture_logs() as lines:
         await writer.write(again)
     assert (lines[0]["messages"], len(lines[0]["message_ids"])) == (20, 10)
+
+
+class TakesLittle(MemoryStore):
+    """A Postgres at which the connection breaks, or that has no memory, when a statement has more records than it takes."""
+
+    def __init__(self, records_max: int, error: PipelineError) -> None:
+        super().__init__()
+        self.records_max = records_max
+        self.error = error
+        self.statements: list[int] = []
+
+    async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+        self.statements.append(batch.records)
+        if batch.records > self.records_max:
+            raise self.error
+        return await super().write(claim, batch, newest_ms)
+
+
+TOO_MUCH = [StatementBrokenError("the connection was closed"), StatementLimitError("a limit")]
+
+
+@pytest.mark.parametrize("error", TOO_MUCH, ids=["broken", "limit"])
+async def test_what_is_too_much_for_one_statement_is_halved_and_never_sent_for_ever(error: PipelineError) -> None:
+    store, metrics = TakesLittle(2, error), WorkerMetrics()
+    writer = await claimed(store, [], metrics)
+
+    await writer.write(build([login(), b"x", login(), b"y", login(), login(), b"z"]))
+
+    assert (sorted(store.rows.values()), sorted(store.dead_letters.values())) == ([0, 2, 4, 5], [1, 3, 6])
+    assert store.positions[PLACE].next_offset == writer.next_offset == 7
+    assert all(store.statements.count(records) <= BROKEN_MAX * 2 for records in (7, 4, 3))
+    assert metrics.registry.get_sample_value("stream_batch_splits_total") == 3
+
+
+@pytest.mark.parametrize("error", TOO_MUCH, ids=["broken", "limit"])
+@pytest.mark.parametrize("body", [login(), b"x"], ids=["row", "dead-letter"])
+async def test_one_record_that_is_too_much_stops_the_partition_and_is_no_dead_letter(error: PipelineError, body: bytes) -> None:
+    store = TakesLittle(0, error)
+    writer = await claimed(store, [])
+
+    with pytest.raises(FatalError, match=f"before offset 1, alone in its statement, .*{error}"):
+        await writer.write(build([body]))
+
+    assert (store.rows, store.dead_letters, store.positions[PLACE].next_offset) == ({}, {}, 0)
+    assert len(store.statements) <= BROKEN_ALONE_MAX
+
+
+async def test_a_server_that_does_not_answer_is_no_reason_to_halve() -> None:
+    """Nor is one that answers other questions and breaks a statement once."""
+    store, metrics = TakesLittle(0, StatementBrokenError("the connection was closed")), WorkerMetrics()
+    writer = await claimed(store, [], metrics)
+    tries = 0
+
+    async def away(_: object) -> Position | None:
+        nonlocal tries
+        tries += 1
+        if tries < 20:
+            raise RetryableError("nobody listens")
+        store.records_max = 1_000  # it is back
+        return store.positions[PLACE]
+
+    store.position = away  # type: ignore[method-assign,assignment]
+    await writer.write(build([login()] * 4))
+
+    assert store.statements == [4, 4]
+    assert metrics.registry.get_sample_value("stream_batch_splits_total") == 0
+
+
+async def test_a_broken_statement_that_was_carried_out_is_not_sent_again() -> None:
+    class AnswersLost(MemoryStore):
+        async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+            await super().write(claim, batch, newest_ms)
+            raise StatementBrokenError("the connection was closed")
+
+    store, written = AnswersLost(), list[Batch]()
+    writer = await claimed(store, written)
+    await writer.write(build([login()] * 4))
+    assert (len(store.rows), [part.next_offset for part in written]) == (4, [4])

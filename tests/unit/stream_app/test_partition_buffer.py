@@ -1,7 +1,8 @@
 """What a partition holds of the memory and the turns that all partitions of a worker share."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,7 +12,9 @@ from login_records import builder, chunk, login, logins, record
 from partition_scenes import PARTITION, Scene
 
 from stream_app.batch import BatchBuilder
-from stream_app.chunk import RECORD_OVERHEAD_BYTES, memory_bytes
+from stream_app.chunk import RECORD_OVERHEAD_BYTES, Chunk, Piece, Unread, memory_bytes
+from stream_app.dead_letters import KafkaRecord
+from stream_app.large_records import LargeRecord
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_buffer import PartitionBuffer
 from stream_app.partition_ports import Budget
@@ -190,3 +193,74 @@ def test_partitions_that_share_memory_wait_together() -> None:
         assert budget.bytes_used == 0
 
     virtual_time.run(scene())
+
+
+def with_a_large_one(read: Callable[[Callable[[], None]], Iterable[KafkaRecord]]) -> Chunk[KafkaRecord]:
+    """Two logins, a record that takes long to go through, two more."""
+    found = [record(login(), offset) for offset in range(5)]
+
+    def unpack(start: int) -> Iterator[Piece[KafkaRecord] | Unread[KafkaRecord]]:
+        yield Piece(iter(found[start:2]), 2, 0)
+        yield Unread(2, 1_000, read)
+        yield Piece(iter(found[3:]), 2, 0)
+
+    return Chunk(found[0], unpack, next_offset=5, packed_bytes=100, seek_number=0, sequence=0)
+
+
+async def test_what_takes_long_to_go_through_is_gone_through_beside_the_event_loop_and_without_a_turn() -> None:
+    budget, turns, loop_thread = Budget(1_000_000, batches_max=1), list[int](), threading.get_ident()
+
+    def read(_: Callable[[], None]) -> list[KafkaRecord]:
+        assert threading.get_ident() != loop_thread
+        turns.append(budget.turns._value)
+        return [LargeRecord(offset=2, timestamp=1_000)]
+
+    it = PartitionBuffer(
+        PARTITION,
+        builder=builder(),
+        policy=WindowPolicy(rows=10, bytes=1_000_000, seconds=0.2),
+        budget=budget,
+        metrics=WorkerMetrics(),
+    )
+    it.add(with_a_large_one(read))
+    first = await it.build(0)
+    assert first is not None
+    assert (first.batch.next_offset, turns) == (2, []), "what is before it does not wait for it"
+    it.let_go(first)
+    second = await it.build(2)
+    assert second is not None
+    assert ([letter.offset for letter in second.batch.dead_letters], second.batch.row_offsets, turns) == ([2], [3, 4], [1])
+    it.let_go(second)
+    assert (budget.bytes_used, it.bytes) == (0, 0)
+
+
+async def test_nobody_waits_for_what_takes_long_when_it_is_dropped_or_cancelled() -> None:
+    budget, began, ended = Budget(1_000_000, batches_max=1), threading.Event(), threading.Event()
+
+    def read(check: Callable[[], None]) -> list[KafkaRecord]:
+        began.set()
+        try:
+            while True:
+                check()
+        finally:
+            ended.set()
+
+    it = PartitionBuffer(
+        PARTITION,
+        builder=builder(),
+        policy=WindowPolicy(rows=10, bytes=1_000_000, seconds=0.2),
+        budget=budget,
+        metrics=WorkerMetrics(),
+    )
+    it.add(with_a_large_one(read))
+    first = await it.build(0)
+    assert first is not None
+    it.let_go(first)
+    building = asyncio.create_task(it.build(2))
+    assert await asyncio.to_thread(began.wait, 10)
+    it.clear()
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert await asyncio.to_thread(ended.wait, 10)
+    assert (budget.bytes_used, budget.turns._value) == (0, 1)

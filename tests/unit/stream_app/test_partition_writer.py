@@ -13,7 +13,7 @@ from partition_scenes import PARTITION, Scene
 from structlog.testing import capture_logs
 
 from stream_app.batch import Batch, BatchBuilder
-from stream_app.chunk import Chunk, Unreadable
+from stream_app.chunk import Chunk, Piece, Unreadable
 from stream_app.claimed_writer import RECLAIM_SECONDS
 from stream_app.login_record import FIELDS, NIL_UUID
 from stream_app.partition_writer import State
@@ -238,7 +238,7 @@ def test_what_cannot_be_unpacked_stops_the_partition_when_all_before_it_is_writt
                 assert whole is not None
 
                 def unpack(start: int) -> Iterator[Any]:
-                    yield from it.log.records[start:readable]
+                    yield Piece(iter(it.log.records[start:readable]), readable, 0)
                     raise ValueError("no record begins here")
 
                 it_breaks: Chunk[Any] = Chunk(

@@ -1,10 +1,10 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from stream_app.chunk import CHUNK_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Chunk, Unreadable
-from stream_app.windows import SLICE_RECORDS, STEP_RECORDS, Trigger, Window, WindowPolicy
+from stream_app.chunk import CHUNK_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES, Chunk, Piece, Unread, Unreadable
+from stream_app.windows import SLICE_BYTES, SLICE_RECORDS, STEP_RECORDS, Trigger, Window, WindowPolicy
 
 PLENTY = 1 << 40
 
@@ -14,16 +14,21 @@ class Record:
     value: bytes | None
     offset: int = 0
     key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def records(count: int, size: int = 0, first: int = 0) -> list[Record]:
     return [Record(b"x" * size, offset) for offset in range(first, first + count)]
 
 
+def piece(found: list[Record]) -> Piece[Record]:
+    return Piece(iter(found), len(found), sum(len(one.value or b"") for one in found))
+
+
 def chunk(found: list[Record], next_offset: int | None = None) -> Chunk[Record]:
     return Chunk(
         found[0],
-        lambda start: iter([one for one in found if one.offset >= start]),
+        lambda start: iter([piece([one for one in found if one.offset >= start])]),
         next_offset=next_offset or found[-1].offset + 1,
         packed_bytes=100 * len(found),
         seek_number=0,
@@ -149,10 +154,10 @@ def test_offsets_without_a_record_are_counted_when_their_chunk_is_through() -> N
 def test_an_original_is_unpacked_once_more() -> None:
     unpacked = 0
 
-    def unpack(start: int) -> Iterator[Record]:
+    def unpack(start: int) -> Iterator[Piece[Record]]:
         nonlocal unpacked
         unpacked += 1
-        return iter(records(10 - start, first=start))
+        return iter([piece(records(10 - start, first=start))])
 
     it = Chunk(Record(b""), unpack, next_offset=10, packed_bytes=1, seek_number=0, sequence=0)
     assert [it.original(offset).offset for offset in (2, 3, 9)] == [2, 3, 9]
@@ -164,8 +169,8 @@ def test_an_original_is_unpacked_once_more() -> None:
 def broken_chunk(readable: int, first: int = 0) -> Chunk[Record]:
     """So many records, then one that can't be unpacked, and others behind it."""
 
-    def unpack(start: int) -> Iterator[Record]:
-        yield from records(first + readable - start, first=start)
+    def unpack(start: int) -> Iterator[Piece[Record]]:
+        yield piece(records(first + readable - start, first=start))
         raise ValueError("no record begins here")
 
     return Chunk(Record(b"", first), unpack, next_offset=first + readable + 5, packed_bytes=1, seek_number=0, sequence=0)
@@ -202,3 +207,64 @@ def test_the_record_that_is_unpacked_ahead_counts_with_its_body() -> None:
         it.add(chunk(records(1, size=1_000_000, first=offset)), now=0)
     assert it.bytes == 10 * (1_000_000 + CHUNK_OVERHEAD_BYTES + 100)
     assert it.due(0) is Trigger.BYTES
+
+
+def unread_chunk(read: Callable[[Callable[[], None]], list[Record]]) -> Chunk[Record]:
+    """Two records, one that takes long to go through, two more."""
+
+    def unpack(start: int) -> Iterator[Piece[Record] | Unread[Record]]:
+        yield piece(records(2 - start, first=start))
+        yield Unread(2, 1_000, read)
+        yield piece(records(2, first=3))
+
+    return Chunk(Record(b"", 0), unpack, next_offset=5, packed_bytes=1, seek_number=0, sequence=0)
+
+
+def test_what_takes_long_to_go_through_stays_until_that_is_done() -> None:
+    it = window()
+    waiting = unread_chunk(lambda _: [Record(b"read", 2)])
+    it.add(waiting, now=0)
+    assert take(it) == [0, 1]
+    assert it.unread is waiting
+    assert (it.rows, it.oldest and it.oldest.offset, it.due(0)) == (3, 2, Trigger.BYTES)
+    assert take(it) == []
+    rows, held = waiting.rows, waiting.bytes
+    waiting.read_next()
+    assert it.has_read(waiting, rows, held) == waiting.bytes - held == len(b"read")
+    assert it.bytes == waiting.bytes
+    assert take(it) == [2, 3, 4]
+    assert (it.rows, it.bytes) == (0, 0)
+
+
+def test_what_was_dropped_while_it_was_gone_through_counts_no_more() -> None:
+    it, waiting = window(), unread_chunk(lambda _: [Record(b"read", 2)])
+    it.add(waiting, now=0)
+    take(it)
+    rows, held = waiting.rows, waiting.bytes
+    it.clear()
+    waiting.read_next()
+    assert (it.has_read(waiting, rows, held), it.rows, it.bytes) == (0, 0, 0)
+
+
+def test_what_cannot_be_gone_through_cannot_be_unpacked() -> None:
+    def broken(_: Callable[[], None]) -> list[Record]:
+        raise ValueError("no record ends here")
+
+    it, waiting = window(), unread_chunk(broken)
+    it.add(waiting, now=0)
+    take(it)
+    waiting.read_next()
+    assert (it.unread, str(it.unreadable)) == (None, "no record ends here")
+
+
+def test_records_of_one_slice_are_bounded_by_what_kafka_says_they_take() -> None:
+    """Their headers count there, and are not looked at one by one."""
+    found = records(100)
+    bomb = Chunk(
+        found[0],
+        lambda start: iter([Piece(iter(found[start : start + 2]), 2, SLICE_BYTES)] if start < 98 else []),
+        next_offset=100, packed_bytes=1, seek_number=0, sequence=0,
+    )  # fmt: skip
+    it = window(rows=100, bytes_max=10 * SLICE_BYTES)
+    it.add(bomb, now=0)
+    assert [len(taken) for taken, _ in it.slices(0, PLENTY, [])] == [2]

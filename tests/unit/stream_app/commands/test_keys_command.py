@@ -9,7 +9,7 @@ from login_records import PLACE, record
 
 from pipeline.errors import FatalError
 from stream_app.commands.keys import KEYSET_FILES, MASKING, create_keysets, keys
-from stream_app.dead_letters import Opener, Sealer
+from stream_app.dead_letters import Opener, OriginalRecord, Sealer
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 
@@ -26,7 +26,9 @@ def test_the_keysets_it_makes_work_together(tmp_path: Path) -> None:
     assert masker.mask("device_id", [b"x"])
     sealed = Sealer.load(paths["DEAD_LETTER_PUBLIC_KEYSET_FILE"]).seal(PLACE, record(b"x"))
     opener = Opener.load(paths["DEAD_LETTER_PRIVATE_KEYSET_FILE"])
-    assert opener.open(sealed, topic="logins", partition=3, offset=0).value == b"x"
+    original = opener.open(sealed, topic="logins", partition=3, offset=0)
+    assert isinstance(original, OriginalRecord)
+    assert original.value == b"x"
 
 
 def test_files_are_for_their_owner_only_whatever_the_umask(tmp_path: Path) -> None:

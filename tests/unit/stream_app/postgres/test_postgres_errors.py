@@ -5,7 +5,16 @@ import pytest
 from psycopg2 import errors as sqlstate
 
 from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
-from stream_app.postgres.errors import ROW_REFUSED, NotUniqueError, RowRefusedError, retry_class, translate
+from stream_app.postgres.errors import (
+    ROW_REFUSED,
+    NotUniqueError,
+    RowRefusedError,
+    StatementBrokenError,
+    StatementLimitError,
+    retry_class,
+    translate,
+    translate_statement,
+)
 from stream_app.reasons import Reason
 
 VALUE = "203.0.113.7"
@@ -38,7 +47,8 @@ def made_error(code: str) -> psycopg2.Error:
         ("57014", RetryableError),
         ("57P01", RetryableError),
         ("58030", RetryableError),
-        ("XX000", RetryableError),
+        ("53200", StatementBrokenError),
+        ("XX000", StatementBrokenError),
         ("22001", RowRefusedError),
         ("22P05", RowRefusedError),
         ("23502", RowRefusedError),
@@ -53,7 +63,8 @@ def made_error(code: str) -> psycopg2.Error:
         ("25P02", FatalError),
         ("0A000", FatalError),
         ("P0001", FatalError),
-        ("54000", FatalError),
+        ("54000", StatementLimitError),
+        ("54001", FatalError),
         ("99999", FatalError),
     ],
 )
@@ -156,3 +167,13 @@ def test_other_value_errors_are_no_rows_fault() -> None:
 
 def test_reason_is_the_dead_letters_own() -> None:
     assert Reason.ROW_REFUSED.value == ROW_REFUSED
+
+
+def test_a_connection_that_breaks_under_a_statement_is_told_apart() -> None:
+    """What it does to a statement that is too much for the server, it may do again and again."""
+    lost = psycopg2.OperationalError("server closed the connection unexpectedly")
+    assert type(translate(lost)) is RetryableError
+    assert type(translate_statement(lost)) is StatementBrokenError
+    assert str(translate_statement(lost)) == str(translate(lost))
+    for code, expected in (("57P01", RetryableError), ("53200", StatementBrokenError), ("23514", RowRefusedError)):
+        assert type(translate_statement(made_error(code))) is expected
