@@ -114,7 +114,9 @@ class AsyncConnection(aiopg.Connection):
     async def _poll(self, waiter: asyncio.Future[None], timeout: float) -> None:  # noqa: ASYNC109 - aiopg's signature
         self._ready(self._weakref)
         try:
-            await asyncio.wait_for(waiter, timeout)
+            # Not wait_for(): before Python 3.12 it answers, and forgets the cancellation, when both come at once.
+            async with asyncio.timeout(timeout):
+                await waiter
         except (asyncio.CancelledError, TimeoutError):
             await asyncio.shield(self.close())
             raise

@@ -5,6 +5,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import closing, suppress
+from typing import Any
 
 import aiopg
 import psycopg2
@@ -14,6 +15,7 @@ from structlog.testing import capture_logs
 
 from pipeline.errors import FatalError, PipelineError, RetryableError
 from pipeline.settings import load
+from stream_app.postgres.async_connection import AsyncConnection
 from stream_app.postgres.connection import WRITER
 from stream_app.postgres.errors import RowRefusedError, retry_class
 from stream_app.postgres.open_connections import MORE_CONNECTIONS_SECONDS
@@ -124,6 +126,37 @@ async def test_a_cancelled_task_is_cancelled_and_gives_its_place_back(migrated_d
     assert await pool.fetch_one("SELECT 1", {}) == (1,)
     assert pool.connections_open == 1
     await pool.close()
+
+
+async def test_a_cancellation_that_comes_together_with_the_answer_is_not_forgotten(
+    pool: ConnectionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the opening's statements or the last one: each time that the server has just answered, the task is cancelled."""
+    answers, cancel_at = 0, 0
+    tasks: list[asyncio.Task[object]] = []
+    ready = aiopg.Connection._ready
+
+    def ready_and_cancelled(weak: Any) -> None:
+        nonlocal answers
+        connection = weak()
+        before = connection is not None and connection._waiter is not None and connection._waiter.done()
+        ready(weak)
+        if connection is not None and connection._waiter is not None and connection._waiter.done() and not before:
+            answers += 1
+            if answers == cancel_at:
+                tasks[-1].cancel()
+
+    monkeypatch.setattr(AsyncConnection, "_ready", staticmethod(ready_and_cancelled))
+    assert await pool.fetch_one("SELECT 1", {}) == (1,)
+    await pool.close()
+    assert answers >= 3
+    for place in range(1, answers + 1):
+        answers, cancel_at = 0, place
+        tasks.append(asyncio.create_task(pool.fetch_one("SELECT 1", {})))
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[-1]
+        await pool.close()
+        assert pool.connections_open == 0
 
 
 async def test_a_task_cancelled_while_it_waits_for_a_place_takes_none_with_it(pool: ConnectionPool) -> None:
