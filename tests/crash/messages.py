@@ -63,13 +63,13 @@ def good(login: MadeUpLogin) -> Message:
 
 
 def untidy(login: MadeUpLogin) -> Message:
-    """A login that needs cleaning: white space, an unknown key, an IPv6 address in its long form, an empty locale."""
+    """A login that needs cleaning: white space, an unknown key, a build, a list of addresses, IPv6 in its long form, no locale."""
     long_ip = IPv6Address(login.ip).exploded.upper() if ":" in login.ip else login.ip
     body = {
         **asdict(login),
         "user_id": f"  {login.user_id}\t",
-        "ip": f" {long_ip}",
-        "app_version": f" {login.app_version} ",
+        "ip": f" {long_ip}, 10.0.0.1",
+        "app_version": f" v{login.app_version} (7) ",
         "locale": login.locale or " ",
         "later": {"than": ["this version"]},
     }
