@@ -136,7 +136,8 @@ class Chunk(Generic[RecordT]):
 
     __slots__ = (
         "_held_bytes", "_is_abandoned", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread",
-        "_reread_offset", "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence", "unpacked_bytes",
+        "_reread_offset", "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence",
+        "unpacked_bytes",
     )  # fmt: skip
 
     def __init__(
