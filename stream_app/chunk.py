@@ -135,9 +135,9 @@ class Chunk(Generic[RecordT]):
     """The ``sequence``-th chunk (from 0) since the ``seek_number``-th seek. One record is unpacked ahead; there is one at least."""
 
     __slots__ = (
-        "_held_bytes", "_is_abandoned", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes",
-        "_reread", "_reread_offset", "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset",
-        "seek_number", "sequence", "unpacked_bytes",
+        "_held_bytes", "_is_abandoned", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread",
+        "_reread_offset", "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence",
+        "unpacked_bytes",
     )  # fmt: skip
 
     def __init__(
