@@ -3,6 +3,7 @@
 import click
 import structlog
 
+from bridges.allocator import give_memory_back
 from bridges.bridge import Bridge
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
@@ -48,6 +49,7 @@ def sqs() -> None:
 
 
 def _run(settings: BridgeSettings) -> None:
+    give_memory_back()
     logs.configure(settings)
     metrics = BridgeMetrics()
     queue = SqsQueue(
