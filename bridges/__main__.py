@@ -5,6 +5,7 @@ import sys
 import click
 import structlog
 
+from bridges.allocator import give_memory_back
 from bridges.bridge import Bridge
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
@@ -56,6 +57,7 @@ def sqs() -> None:
 
 
 def _run(settings: BridgeSettings) -> None:
+    give_memory_back()
     logs.configure(settings)
     logs.log_uncaught_errors()
     _log.info("policy_in_force", queue=settings.sqs_queue_url, **kafka_policy(settings))

@@ -44,11 +44,9 @@ def producer_configuration(settings: BridgeSettings, produce_timeout_seconds: fl
         "request.timeout.ms": int(produce_timeout_seconds * 1_000),
         "socket.timeout.ms": max(int(produce_timeout_seconds * 1_000), 10_000),
         "message.max.bytes": RECORD_BYTES_MAX,
-        # Never reached: the in-flight bounds are lower, and bytes are held once more while Kafka answers.
+        # Never reached: the in-flight bounds are lower, but for one answer that alone may be more than they are.
         "queue.buffering.max.messages": settings.bridge_in_flight_messages_max * 2,
-        "queue.buffering.max.kbytes": (
-            (settings.bridge_in_flight_bytes_max + settings.bridge_receivers * RECEIVE_MESSAGES_MAX * RECORD_BYTES_MAX) // 512
-        ),
+        "queue.buffering.max.kbytes": ((settings.bridge_in_flight_bytes_max + RECEIVE_MESSAGES_MAX * RECORD_BYTES_MAX) // 1_024),
         "reconnect.backoff.ms": 100,
         "reconnect.backoff.max.ms": 2_000,  # how late we notice that Kafka is back
         "topic.metadata.refresh.interval.ms": 30_000,

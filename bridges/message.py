@@ -19,7 +19,7 @@ class Message(msgspec.Struct, eq=False, gc=False):
     receipt_handle: str
     """Ours for as long as the message stays hidden from others; a later receive of the same message makes another."""
     value: bytes
-    """The body. Never logged."""
+    """The body; empty once it is not needed any more. Never logged."""
     sent_at: str | None = None
     """Milliseconds since the epoch, decimal text; None from a server that doesn't say."""
     group_id: str | None = None

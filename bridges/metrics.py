@@ -49,8 +49,17 @@ class BridgeMetrics:
         self.produce_failures = Counter(
             "bridge_produce_failures", "Records that Kafka failed to acknowledge and that are tried anew.", registry=registry
         )
+        self.abandoned = Counter(
+            "bridge_answers_abandoned",
+            "Answers of SQS that were not read, since memory was short for too long; SQS gives their messages out again.",
+            registry=registry,
+        )
         self.in_flight = Gauge("bridge_in_flight_messages", "Messages received and not yet deleted.", registry=registry)
-        self.in_flight_bytes = Gauge("bridge_in_flight_bytes", "Bytes of their bodies.", registry=registry)
+        self.in_flight_bytes = Gauge(
+            "bridge_in_flight_bytes",
+            "What they take in memory, and answers of SQS that are being read; bounded by BRIDGE_IN_FLIGHT_BYTES_MAX.",
+            registry=registry,
+        )
         self.receivers_active = Gauge("bridge_receivers_active", "Receivers that may ask SQS at the moment.", registry=registry)
         self.receivers_asking = Gauge(
             "bridge_receivers_asking",

@@ -27,8 +27,8 @@ class Receipts:
         self._batch_of: dict[Message, _Batch] = {}
         self._schedule: list[tuple[float, int, _Batch]] = []  # (when to extend, tie-breaker, messages still held)
         self._tie = count()
-        self.bytes = 0
-        """Of the bodies held."""
+        self.body_bytes = 0
+        """Of the bodies that are in memory: of messages held, and of those that Kafka still has although their receipt expired."""
 
     def __len__(self) -> int:
         return len(self._batch_of)
@@ -44,7 +44,7 @@ class Receipts:
         """Hold what was just received; hidden from others for ``visibility_seconds`` from ``now``."""
         for message in messages:
             message.hidden_until = now + visibility_seconds
-            self.bytes += len(message.value)
+            self.body_bytes += len(message.value)
         self._plan(messages, now + visibility_seconds * EXTEND_AT)
 
     def settle(self, message: Message) -> bool:
@@ -53,8 +53,15 @@ class Receipts:
         if batch is None:
             return False
         del batch[message]
-        self.bytes -= len(message.value)
+        if message.acknowledged:  # as drop_body, without a call for each message that passes
+            self.body_bytes -= len(message.value)
+            message.value = b""
         return True
+
+    def drop_body(self, message: Message) -> None:
+        """It will not be produced again, and Kafka's client has let go of it: its body is not needed any more."""
+        self.body_bytes -= len(message.value)
+        message.value = b""
 
     def is_valid(self, message: Message, now: float) -> bool:
         """Whether it is held and, by our clock, still hidden from others."""

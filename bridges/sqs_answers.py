@@ -76,7 +76,7 @@ _DECODERS: dict[type[Any], msgspec.json.Decoder[Any]] = {
 """Made when the module is read, in one thread: with them msgspec knows all types of this module."""
 
 
-def decode(content: bytes, answer_type: type[AnswerT]) -> AnswerT:
+def decode(content: bytes | bytearray, answer_type: type[AnswerT]) -> AnswerT:
     """An answer from its JSON. Raises ValueError when it is none of its type; on any thread."""
     try:
         return cast("AnswerT", _DECODERS[answer_type].decode(content))

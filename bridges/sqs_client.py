@@ -34,7 +34,9 @@ from botocore.httpsession import create_urllib3_context, get_cert_path
 from botocore.utils import get_environ_proxies
 
 from bridges.aws_signature import Destination, signed_request
-from bridges.http_connections import HTTP_ERRORS, Connections, HttpAnswer
+from bridges.http_connections import HTTP_ERRORS, Connections, HttpAnswer, WaitToRead
+from bridges.memory import answer_length_max
+from bridges.settings import RECEIVE_MESSAGES_MAX
 from bridges.sqs_answers import AnswerT, convert, decode
 from pipeline import __version__
 from pipeline.errors import SettingsError
@@ -79,12 +81,21 @@ class SqsClient:
         self._has_learned = False
         self._quick_way: _QuickWay | None = None
 
-    def ask(self, operation: str, parameters: Mapping[str, Any], answer_type: type[AnswerT]) -> AnswerT:
-        """Make a request. Raises what boto3 raises, and a ValueError when the answer is not of its type."""
+    def ask(
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        answer_type: type[AnswerT],
+        wait_to_read: WaitToRead | None = None,
+    ) -> AnswerT:
+        """Make a request. Raises what boto3 raises, and a ValueError when the answer is not of its type.
+
+        ``wait_to_read`` is not asked where boto3 reads the answer, nor is its length bounded there.
+        """
         first_attempt: AWSResponse | HTTPClientError | None = None
         if (quick_way := self._quick_way) is not None:
             try:
-                answer = quick_way.exchange(operation, msgspec.json.encode(parameters))
+                answer = quick_way.exchange(operation, msgspec.json.encode(parameters), wait_to_read)
             except HTTP_ERRORS as error:
                 first_attempt = HTTPClientError(error=error)
             else:
@@ -135,6 +146,7 @@ class SqsClient:
                     self._tls_context() if url.scheme == "https" else None,
                     connect_seconds=CONNECT_SECONDS,
                     answer_seconds=self._answer_seconds,
+                    answer_bytes_max=answer_length_max(RECEIVE_MESSAGES_MAX),
                 ),
                 self._session.get_credentials(),
             )
@@ -154,7 +166,7 @@ class _QuickWay:
     credentials: Any
     """botocore's; they refresh themselves when they are asked for."""
 
-    def exchange(self, operation: str, body: bytes) -> HttpAnswer:
+    def exchange(self, operation: str, body: bytes, wait_to_read: WaitToRead | None) -> HttpAnswer:
         credentials = self.credentials.get_frozen_credentials()
         return self.connections.exchange(
             signed_request(
@@ -165,7 +177,8 @@ class _QuickWay:
                 secret_key=credentials.secret_key,
                 session_token=credentials.token,
                 now=time.time(),
-            )
+            ),
+            wait_to_read,
         )
 
 

@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from bridges.http_connections import WaitToRead
 from bridges.message import Message, body_bytes, trace_context
-from bridges.settings import RECEIVE_MESSAGES_MAX
 from bridges.sqs_answers import AnswerT, AttributesAnswer, BatchAnswer, ReceiveAnswer, ReceivedMessage
 from bridges.sqs_client import ATTEMPTS_MAX, CONNECT_SECONDS, SqsClient, boto3_session
 from bridges.sqs_errors import translated
@@ -22,6 +22,10 @@ ResultT = TypeVar("ResultT")
 
 _ANSWER_SECONDS = 6  # beyond the wait that we asked for
 _RETENTION_SECONDS = 345_600  # SQS's own default, four days: for servers that don't say
+
+
+class AnswerAbandonedError(Exception):
+    """Raised by whoever was asked whether an answer may be read: it may not, and SQS gives its messages out again."""
 
 
 class Answer(Enum):
@@ -95,19 +99,24 @@ class SqsQueue:
                 "RedrivePolicy",
             ],
         }
-        return self._request(self._answering, "GetQueueAttributes", parameters, AttributesAnswer, _attributes)
+        # By the receiving client, whose first request is boto3's: that of an answer with messages would have no bound on memory.
+        return self._request(self._receiving, "GetQueueAttributes", parameters, AttributesAnswer, _attributes)
 
-    def receive(self, visibility_seconds: int) -> list[Message]:
-        """Up to ten messages, hidden from others for ``visibility_seconds``; waits for the first one, but not for ever."""
+    def receive(self, visibility_seconds: int, messages_max: int, wait_to_read: WaitToRead) -> list[Message]:
+        """Up to ``messages_max`` messages, hidden from others for ``visibility_seconds``; waits for the first, but not for ever.
+
+        ``wait_to_read`` is called when they are about to come, with the answer's length (not where boto3 has to read it). What it
+        raises comes back as it is.
+        """
         parameters = {
             "QueueUrl": self.url,
-            "MaxNumberOfMessages": RECEIVE_MESSAGES_MAX,
+            "MaxNumberOfMessages": messages_max,
             "WaitTimeSeconds": self._wait_seconds,
             "VisibilityTimeout": visibility_seconds,
             "MessageSystemAttributeNames": ["SentTimestamp", "ApproximateReceiveCount", "MessageGroupId", "AWSTraceHeader"],
             "MessageAttributeNames": ["traceparent"],
         }
-        return self._request(self._receiving, "ReceiveMessage", parameters, ReceiveAnswer, self._messages)
+        return self._request(self._receiving, "ReceiveMessage", parameters, ReceiveAnswer, self._messages, wait_to_read)
 
     def delete(self, messages: Sequence[Message]) -> list[Answer]:
         """Delete up to ten; one answer a message, in their order."""
@@ -141,17 +150,20 @@ class SqsQueue:
         parameters = {"QueueUrl": self.url, "Entries": entries}
         return self._request(self._answering, operation, parameters, BatchAnswer, lambda answer: _answers(answer, len(entries)))
 
-    def _request(
+    def _request(  # noqa: PLR0917 - in the order in which they come about
         self,
         client: SqsClient,
         operation: str,
         parameters: Mapping[str, Any],
         answer_type: type[AnswerT],
         understand: Callable[[AnswerT], ResultT],
+        wait_to_read: WaitToRead | None = None,
     ) -> ResultT:
         began = time.perf_counter()
         try:
-            result = understand(client.ask(operation, parameters, answer_type))
+            result = understand(client.ask(operation, parameters, answer_type, wait_to_read))
+        except AnswerAbandonedError:  # SQS did nothing wrong
+            raise
         except Exception as error:  # an answer that is no SQS answer raises anything, in botocore or in understand()
             our_error, kind = translated(operation, error)
             self._observe(operation, kind, time.perf_counter() - began)

@@ -24,21 +24,25 @@ import structlog
 
 from bridges.deletions import Deletions
 from bridges.dependencies import BACKOFF_SECONDS, Dependency
-from bridges.intake import Intake
+from bridges.intake import Intake, Receive
 from bridges.kafka_producer import KafkaProducer
+from bridges.memory import held_bytes
 from bridges.message import Message
 from bridges.message_groups import MessageGroups
 from bridges.metrics import BridgeMetrics
-from bridges.receipts import Receipts
+from bridges.receipts import EXTEND_AT, Receipts
 from bridges.settings import BridgeSettings
 from bridges.sqs_errors import QUEUE_ERRORS, QueueRetryableError
-from bridges.sqs_queue import Answer, QueueAttributes, SqsQueue
+from bridges.sqs_queue import Answer, AnswerAbandonedError, QueueAttributes, SqsQueue
 from bridges.step_threads import Beat
 from bridges.visibility import Visibility
 
 _log = structlog.stdlib.get_logger("bridges.sqs_to_kafka")
 
 PRODUCE_BACKOFF_SECONDS_MAX = 5.0
+LARGE_BYTES = 65_536
+"""Bodies that take so much together are let go of when they are acknowledged, not only when they are deleted."""
+
 _POLL_SECONDS = 0.1
 _WAIT_SECONDS = 1.0
 
@@ -103,7 +107,7 @@ class SqsToKafka:
         self.producer: KafkaProducer | None = None
         metrics.watch(
             messages=lambda: len(self.receipts),
-            size=lambda: self.receipts.bytes,
+            size=lambda: held_bytes(len(self.receipts), self.receipts.body_bytes) + self._intake.reading_bytes,
             receivers=lambda: self._intake.active,
             asking=lambda: self._intake.asking,
             oldest=self._oldest_sent_at,
@@ -148,44 +152,83 @@ class SqsToKafka:
     def ask_attributes(self, beat: Beat) -> QueueAttributes:
         """The queue's attributes, asked for until SQS answers: the first that is asked of it. Raises QueueRefusedError."""
         with self.held:
-            self._intake.asked()  # so that a bridge that gets no further is known to wait for SQS
+            self._intake.asking += 1  # so that a bridge that gets no further is known to wait for SQS
         try:
             return self.sqs.repeat(self._queue.attributes, (QueueRetryableError,), self.stopping, beat)
         finally:
             with self.held:
-                self._intake.answered(None)
+                self._intake.asking -= 1
 
     # The receivers' threads
 
     def receive(self, index: int, beat: Beat) -> None:
         """Receive and take in until stopping."""
-        request = lambda: self._queue.receive(self.visibility.seconds)  # noqa: E731 - one object for all requests
-        while self._wait_for_room(index, beat):
+        while (receive := self._wait_for_room(index, beat)) is not None:
+            messages: list[Message] | None = None
             try:
-                messages = self.sqs.repeat(request, QUEUE_ERRORS, self.stopping, beat)
+                messages = self.sqs.repeat(partial(self._ask, receive, beat), QUEUE_ERRORS, self.stopping, beat)
             except QUEUE_ERRORS:  # only when stopping
-                with self.held:
-                    self._intake.answered(None)
                 return
-            self._take_in(messages)
+            except AnswerAbandonedError:
+                self._metrics.abandoned.inc()
+                _log.warning("answer_abandoned", bytes=receive.answer_length, waited_seconds=self.visibility.seconds * EXTEND_AT)
+            finally:
+                if messages is None:
+                    with self.held:
+                        self._intake.answered(receive, None)
+                        self.held.notify_all()
+            if messages is not None:
+                self._take_in(receive, messages)
 
-    def _wait_for_room(self, index: int, beat: Beat) -> bool:
-        """Wait until this receiver may ask, and count it as asking; False when stopping."""
+    def _wait_for_room(self, index: int, beat: Beat) -> Receive | None:
+        """Wait until this receiver may ask, and count it as asking; None when stopping."""
         with self.held:
             while not self.stopping.is_set():
                 beat()
-                if self.kafka.works and self._intake.allows(index, len(self.receipts), self.receipts.bytes):
-                    self._intake.asked()
-                    return True
+                if self.kafka.works:
+                    receive = self._intake.ask(index, len(self.receipts), self.receipts.body_bytes)
+                    if receive is not None:
+                        return receive
                 self.held.wait(_WAIT_SECONDS)
-        return False
+        return None
 
-    def _take_in(self, messages: list[Message]) -> None:
+    def _ask(self, receive: Receive, beat: Beat) -> list[Message]:
+        receive.arrived_at = None
+        try:
+            return self._queue.receive(self.visibility.seconds, receive.messages, partial(self._wait_to_read, receive, beat))
+        except QUEUE_ERRORS:
+            with self.held:
+                self._intake.broke_off(receive)
+                self.held.notify_all()
+            raise
+
+    def _wait_to_read(self, receive: Receive, beat: Beat, length: int) -> None:
+        """Wait until there is memory for an answer that has begun to come.
+
+        Its messages are hidden already. If that takes too long, they are left to SQS, which gives them out again.
+        """
+        receive.arrived_at = self._monotonic()
+        abandon_at = receive.arrived_at + self.visibility.seconds * EXTEND_AT
+        with self.held:
+            if self._intake.read(receive, length, len(self.receipts), self.receipts.body_bytes):
+                return
+            self._intake.waiting += 1
+            try:
+                while not self._intake.read(receive, length, len(self.receipts), self.receipts.body_bytes):
+                    beat()
+                    if self.letting_go.is_set() or (left := abandon_at - self._monotonic()) <= 0:
+                        raise AnswerAbandonedError
+                    self.held.wait(min(left, _WAIT_SECONDS))
+            finally:
+                self._intake.waiting -= 1
+
+    def _take_in(self, receive: Receive, messages: list[Message]) -> None:
         """Hold what came, then produce it; of a FIFO queue only the head of each group."""
         now = self._monotonic()
         with self.held:
-            self.receipts.hold(messages, now, self.visibility.seconds)
-            self._intake.answered(len(messages))
+            others = self.receipts.body_bytes
+            self.receipts.hold(messages, now if receive.arrived_at is None else receive.arrived_at, self.visibility.seconds)
+            self._intake.answered(receive, len(messages), self.receipts.body_bytes - others)
             heads = [message for message in messages if self._groups.admit(message)] if self._queue.is_fifo else messages
             self.held.notify_all()
         self._produce(heads, now)
@@ -227,8 +270,15 @@ class SqsToKafka:
 
     def _acknowledged(self, messages: Sequence[Message]) -> None:
         """Kafka has them: all that is left is to delete them, and to go on with their groups."""
+        size = 0
         for message in messages:
             message.acknowledged = True
+            size += len(message.value)
+        if size >= LARGE_BYTES:
+            with self.held:  # small ones stay until they are deleted, which costs no lock
+                for message in messages:
+                    self.receipts.drop_body(message)
+                self.held.notify_all()
         self.deletions.add(messages)
         if not self.kafka.works:
             self.kafka.worked()
@@ -236,7 +286,7 @@ class SqsToKafka:
             for message in messages:
                 self._advance(message)
         self._metrics.forwarded.inc(len(messages))
-        self._metrics.forwarded_bytes.inc(sum(len(message.value) for message in messages))
+        self._metrics.forwarded_bytes.inc(size)
         self._metrics.acknowledge_seconds.observe(self._monotonic() - messages[0].produced_at)
         self._metrics.last_acknowledged.set_to_current_time()
 
@@ -267,6 +317,7 @@ class SqsToKafka:
             return
         with self.held:
             self.receipts.settle(message)
+            self.receipts.drop_body(message)
             self.held.notify_all()
         self._advance(message)
 
@@ -294,6 +345,7 @@ class SqsToKafka:
         with self.held:
             expired = not self.receipts.is_valid(message, self._monotonic())
             was_held = self.receipts.settle(message)
+            self.receipts.drop_body(message)
             followers = self._groups.give_up(message)
             self.held.notify_all()
         if expired and was_held:

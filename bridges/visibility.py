@@ -102,6 +102,7 @@ class Visibility:
         with self._held:
             for message in messages:
                 self._receipts.settle(message)
+                self._receipts.drop_body(message)
             self._held.notify_all()
         self._metrics.released.inc(answers.count(Answer.OK))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any, Self, TypeVar, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -60,6 +60,13 @@ class Record:
     @property
     def message_id(self) -> str:
         return self.headers["message-id"].decode()
+
+
+class QueuePlace(NamedTuple):
+    """Where a queue is."""
+
+    endpoint_url: str
+    url: str
 
 
 class Queue:
@@ -162,7 +169,9 @@ class Topic:
 class RunningBridge:
     """One bridge process; ends with the test, whatever happens."""
 
-    def __init__(self, directory: Path, queue: Queue, topic: Topic, *, endpoint_url: str | None = None, **settings: str) -> None:
+    def __init__(
+        self, directory: Path, queue: Queue | QueuePlace, topic: Topic, *, endpoint_url: str | None = None, **settings: str
+    ) -> None:
         environment: Mapping[str, str] = {
             **MADE_UP_CREDENTIALS,
             "AWS_ENDPOINT_URL_SQS": endpoint_url or queue.endpoint_url,

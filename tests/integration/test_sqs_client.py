@@ -98,12 +98,12 @@ def test_both_servers_take_what_we_make(
         assert attributes.retention_seconds == 345_600
         received: list[Message] = []
         while len(received) < 3:
-            received += requests.queue.receive(30)
+            received += requests.queue.receive(30, 10, lambda _: None)
         assert sorted(message.message_id for message in received) == sorted(ids)
         assert {message.value.decode() for message in received} == {"one", "two", "café ✓"}
         assert all(message.sent_at is not None for message in received)
         assert requests.queue.change_visibility(received, 0) == [Answer.OK] * 3
-    received = requests.queue.receive(30)
+    received = requests.queue.receive(30, 10, lambda _: None)
     assert [message.receive_count for message in received] == [3] * len(received)
     unknown = Message("none", "no such handle", b"")
     answers = requests.queue.delete([*received, unknown])
@@ -232,7 +232,7 @@ def test_a_lone_surrogate_does_not_hold_up_the_messages_beside_it(stack: ExitSta
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", server.url)
     requests = Requests(stack, f"{server.url}/123456789012/login-queue")
     for _ in range(2):
-        assert [message.value for message in requests.queue.receive(30)] == [b"\xed\xa0\x80", b"good"]
+        assert [message.value for message in requests.queue.receive(30, 10, lambda _: None)] == [b"\xed\xa0\x80", b"good"]
     assert asked_by(server) == ["boto3", "us"]
 
 

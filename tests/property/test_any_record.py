@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 from stream_app.batch import NULL_TEXT, UNIT_SEPARATOR, Batch
 from stream_app.decoding import _decode_by_field, decode_batch
 from stream_app.login_record import FIELDS, NIL_UUID
+from stream_app.reasons import Reason
 from stream_app.reductions import Reduction
 
 CANARY = "CANARY"
@@ -142,6 +143,34 @@ def test_the_quick_decoder_and_the_one_by_field_agree(body: bytes) -> None:
         by_field, has_extra_keys = _decode_by_field(body)
         assert asdict(by_field) == asdict(decoded.logins[0])
         assert has_extra_keys is bool(decoded.extra_keys)
+
+
+escape = st.sampled_from(
+    [r"\ud800", r"\uDfff", r"\ud83d\ude00", r"\uD7FF", r"\u0061", r"\\", r"\/", r"\"", r"\n", "ud800", "a", "/", "é"]
+)
+escaped_text = st.lists(escape, max_size=4).map(lambda parts: f'"{"".join(parts)}"')
+
+
+@quick
+@given(st.dictionaries(st.sampled_from(sorted(LOGIN)), escaped_text), st.lists(st.tuples(escaped_text, escaped_text), max_size=2))
+def test_half_of_a_surrogate_pair_is_found_where_pythons_own_decoder_shows_it(
+    fields: dict[str, str], others: list[tuple[str, str]]
+) -> None:
+    pairs = [*((json.dumps(name), text) for name, text in fields.items()), *others]
+    body = (login()[:-1].decode() + "".join(f",{key}:{text}" for key, text in pairs) + "}").encode()
+    content = json.loads(body)
+    expected = next((field.name for field in FIELDS if not is_text(content[field.name])), None)
+
+    problem = decode_batch([body]).problems.get(0)
+
+    if any(not is_text(json.loads(text)) for pair in pairs for text in pair):
+        assert (problem and (problem.reason, problem.field)) == (Reason.LONE_SURROGATE, expected)
+    else:
+        assert problem is None
+
+
+def is_text(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @quick

@@ -48,7 +48,7 @@ def test_every_held_message_is_due_once_its_half_time_has_passed(steps: list[tup
             else:
                 receipts.extend_later(due, now + 1)
                 extend_at |= dict.fromkeys(due, now + 1)
-        assert (len(receipts), receipts.bytes) == (len(expires), 2 * len(expires))
+        assert len(receipts) == len(expires)
         assert all(receipts.is_valid(message, now) == (at > now) for message, at in expires.items())
         next_due = receipts.next_due_at()
         assert next_due is None or not extend_at or next_due <= min(extend_at.values())

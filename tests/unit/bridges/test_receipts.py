@@ -62,13 +62,22 @@ def test_a_shorter_visibility_that_came_later_is_due_first() -> None:
     assert receipts.due(6.0) == [short]
 
 
-def test_messages_and_bytes_are_counted() -> None:
-    receipts, held = Receipts(), messages(3, size=100)
+def test_messages_and_bodies_are_counted() -> None:
+    receipts, held = Receipts(), messages(4, size=100)
     receipts.hold(held, 0.0, 30)
-    assert (len(receipts), receipts.bytes) == (3, 300)
+    assert (len(receipts), receipts.body_bytes) == (4, 400)
     receipts.settle(held[0])
-    assert (len(receipts), receipts.bytes) == (2, 200)
-    assert receipts.held() == held[1:]
+    assert (len(receipts), receipts.body_bytes) == (3, 400), "Kafka may still have what expired here"
+    receipts.drop_body(held[0])
+    held[1].acknowledged = True
+    receipts.settle(held[1])
+    assert (len(receipts), receipts.body_bytes) == (2, 200)
+    receipts.drop_body(held[2])
+    held[2].acknowledged = True
+    receipts.settle(held[2])
+    assert (len(receipts), receipts.body_bytes) == (1, 100), "a body counts once"
+    assert [message.value for message in held] == [b"", b"", b"", b"x" * 100]
+    assert receipts.held() == held[3:]
 
 
 def test_the_same_message_received_twice_is_held_twice() -> None:

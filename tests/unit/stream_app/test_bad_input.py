@@ -1,7 +1,6 @@
 """Everything that issue and design call bad input: the reason, the field, and the good records beside it."""
 
 import json
-import time
 
 import pytest
 from login_records import ABSENT, LOGIN, PLACE, build, login, opened, record
@@ -185,28 +184,6 @@ def test_every_reason_of_a_record_is_in_this_table() -> None:
     seen = {reason for _, reason, *_ in (*WHOLE_RECORD.values(), *IN_A_FIELD.values())}
 
     assert seen | {Reason.HEADER_INVALID, Reason.RECORD_TOO_LARGE, Reason.ROW_REFUSED} == set(Reason)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"\x01nonsense" * (MEBIBYTE // 9),
-        b'{"a":"' + rb"\ud800" * (MEBIBYTE // 6) + b'"}',
-        b'{"a":"' + rb"\\ud80" * (MEBIBYTE // 6) + b'"',
-        b"{" + b",".join(b'"%d":1' % number for number in range(90_000)) + b"}",
-        b"[" * MEBIBYTE,
-        b'{"app_version":"' + b"9" * MEBIBYTE + b'"}',
-        login(ip=" " * MEBIBYTE),
-        b" " * MEBIBYTE,
-    ],
-    ids=["nonsense", "surrogates", "escapes", "keys", "brackets", "digits", "blanks", "white_space"],
-)
-def test_a_body_of_1_mib_takes_a_fraction_of_a_second(body: bytes) -> None:
-    started = time.process_time()
-
-    assert len(build([body]).dead_letters) == 1
-
-    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize(
