@@ -47,15 +47,22 @@ def _exception_without_values(_: WrappedLogger, __: str, event: EventDict) -> Ev
 
 
 def _name(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, PipelineError) else type(error).__name__
+    said: object = error.strerror if isinstance(error, OSError) else error if isinstance(error, PipelineError) else None
+    return type(error).__name__ if said is None else f"{type(error).__name__}: {said}"
+
+
+_CRASH_LOGGERS = ("faust", "mode")
 
 
 class _NamedErrors(logging.Filter):
-    """Has a library that puts an error into its message put the error's name there: what it says may quote a record."""
+    """Has Faust and mode, which put whatever has crashed into their messages, put its name there: what it says may quote a record.
+
+    What the system says (no file descriptor, no memory) stays. Other libraries put only errors of their own there.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Always to be logged."""
-        if isinstance(record.args, tuple):
+        if record.name.partition(".")[0] in _CRASH_LOGGERS and isinstance(record.args, tuple):
             record.args = tuple(_Name(_name(arg)) if isinstance(arg, BaseException) else arg for arg in record.args)
         return True
 

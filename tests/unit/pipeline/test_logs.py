@@ -65,13 +65,20 @@ def test_what_a_terminal_would_obey_is_escaped_and_no_line_is_forged(capsys: pyt
 
 
 def test_an_error_that_a_library_puts_into_its_message_is_a_name_there(capsys: pytest.CaptureFixture[str]) -> None:
+
+
+def test_an_error_that_faust_puts_into_its_message_is_a_name_there(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_format="json")
-    logging.getLogger("test.library").error("Crashed reason=%r (%s) of %s", ValueError(SECRET), KeyError(SECRET), "a task")
-    logging.getLogger("test.library").error("stopped by %r", FatalError("run migrate"))
+    logging.getLogger("faust.worker").error("Crashed reason=%r (%s) of %s", ValueError(SECRET), KeyError(SECRET), "a task")
+    logging.getLogger("mode.services").error("stopped by %r", FatalError("run migrate"))
+    logging.getLogger("mode.services").error("stopped by %r", OSError(24, "Too many open files", SECRET))
+    logging.getLogger("aiokafka.client").error("can't connect: %s", OSError(24, "Too many open files"))
     text = capsys.readouterr().err
     assert [json.loads(line)["event"] for line in text.splitlines()] == [
         "Crashed reason=ValueError (KeyError) of a task",
         "stopped by FatalError: run migrate",
+        "stopped by OSError: Too many open files",
+        "can't connect: [Errno 24] Too many open files",
     ]
 
 
