@@ -151,6 +151,7 @@ class Workbench:
         return {
             **{name: value for server in self._servers.values() for name, value in server.environment.items()},
             **({"POSTGRES_DSN": self.dsn} if "postgres" in self._servers else {}),
+            "SENT_AT_AGE_SECONDS_MAX": "3155760000",  # what fills the topic was sent on one day, whenever that is
             "MASKING_KEYSET_FILE": str(self._keys / "masking.keyset.json"),
             "DEAD_LETTER_PUBLIC_KEYSET_FILE": str(self._keys / "dead-letter-public.keyset.json"),
             "PYTHONUNBUFFERED": "1",

@@ -51,6 +51,8 @@ SETTING_NAMES = frozenset(
         "POSTGRES_SSLMODE",
         "POSTGRES_SSLROOTCERT",
         "POSTGRES_STATEMENT_TIMEOUT_SECONDS",
+        "SENT_AT_AGE_SECONDS_MAX",
+        "SENT_AT_AHEAD_SECONDS_MAX",
         "SQS_QUEUE_URL",
         "WEB_BIND",
         "WEB_PORT",

@@ -142,6 +142,7 @@ class StreamApp(faust.App):
         builder = BatchBuilder(
             masker,
             Sealer.load(settings.dead_letter_public_keyset_file),
+            settings.sent_at_bounds,
             settings.app_version_encoding,
             self.metrics.took_step,
         )

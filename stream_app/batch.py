@@ -27,6 +27,7 @@ from stream_app.message_headers import read_headers
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
 from stream_app.reductions import Reduction
+from stream_app.sent_at import SentAtBounds
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
 
@@ -194,6 +195,7 @@ class BatchBuilder:
         self,
         masker: Masker,
         sealer: Sealer,
+        sent_at_bounds: SentAtBounds,
         app_version_encoding: AppVersionEncoding = "ordered",
         on_step: Callable[[Step, float], None] = lambda _, __: None,
     ) -> None:
@@ -201,6 +203,7 @@ class BatchBuilder:
         self._on_step = on_step
         self._masker = masker
         self._sealer = sealer
+        self._sent_at_bounds = sent_at_bounds
         self._fields = tuple((field, cleaner_of(field, app_version_encoding)) for field in FIELDS)
         self._columns = (*(field.column for field in FIELDS), COLUMN_SENT_AT, COLUMN_MESSAGE_ID)
 
@@ -208,10 +211,14 @@ class BatchBuilder:
         """An empty batch, which :meth:`add` fills."""
         return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [], {})
 
+    def sent_at_ms(self, place: Partition, record: KafkaRecord) -> int:
+        """Sent at of one record, or what stands in for it."""
+        return int(read_headers(place, [record], self._sent_at_bounds).sent_at_ms[0])
+
     def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
         """Put the records that follow into the batch. Never raises for what they hold."""
         began = perf_counter()
-        headers = read_headers(batch.place, records)
+        headers = read_headers(batch.place, records, self._sent_at_bounds)
         decoded = decode_batch([record.value for record in records])
         problems = headers.problems | decoded.problems  # what is wrong with the body counts first
         rows: Sequence[int] = _without(range(len(records)), decoded.problems)

@@ -15,12 +15,10 @@ from pipeline.errors import PoisonError
 from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
+from stream_app.sent_at import SENT_AT_MS_MAX, SentAtBounds, parse_sent_at_ms
 
 FALLBACK_NAMESPACE = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
 """The namespace of message ids made from ``topic/partition/offset``. Never changes: a record read again must get its id again."""
-
-SENT_AT_MS_MAX = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UUID_LENGTH = 36
@@ -29,7 +27,6 @@ _DIGITS = b"0123456789"
 _HEX_AND_HYPHEN = _DIGITS + b"abcdefABCDEF-"
 _COMMA = b","
 _first, _second = itemgetter(0), itemgetter(1)
-_MILLISECONDS = re.compile(rb"[0-9]{1,15}")
 _MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
 
 
@@ -44,12 +41,12 @@ class MessageHeaders:
     """By index in the batch; the field is the header's name."""
 
 
-def read_headers(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:
+def read_headers(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders:
     """Message id and sent at of each record of a partition. Never raises for what a record holds."""
-    return _read_as_bridge_writes(records) or _read_each(place, records)
+    return _read_as_bridge_writes(records, bounds) or _read_each(place, records, bounds)
 
 
-def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | None:
+def _read_as_bridge_writes(records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders | None:
     """For a batch in which each record has well-formed headers, in the bridge's order; else None. Checks columns, not records."""
     headers = [record.headers for record in records]
     try:
@@ -75,10 +72,13 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | N
         or b"0" in joined_times[:: _MILLISECONDS_LENGTH_NOW + 1]
     ):
         return None
+    timestamps = [record.timestamp for record in records]
+    if not bounds.hold(int(min(times)), int(max(times)), min(timestamps), max(timestamps)):  # of equal length: as texts, too
+        return None
     return MessageHeaders(joined.decode().lower().split(","), joined_times.decode().split(","))
 
 
-def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:
+def _read_each(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders:
     headers = MessageHeaders([], [])
     for index, record in enumerate(records):
         values = _first_values(record)
@@ -88,7 +88,7 @@ def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeade
             headers.problems[index] = problem.as_found()
             message_id = None
         try:
-            sent_at = _sent_at_ms(values, record.timestamp)
+            sent_at = _sent_at_ms(values, record.timestamp, bounds)
         except PoisonError as problem:
             headers.problems.setdefault(index, problem.as_found())
             sent_at = _fallback_sent_at_ms(record)
@@ -122,12 +122,14 @@ def _message_id(values: dict[str, bytes | None]) -> str | None:
     return value.decode().lower()
 
 
-def _sent_at_ms(values: dict[str, bytes | None], timestamp: int) -> int:
+def _sent_at_ms(values: dict[str, bytes | None], timestamp: int, bounds: SentAtBounds) -> int:
     if HEADER_SENT_AT in values:
-        value = values[HEADER_SENT_AT]
-        if value is None or not _MILLISECONDS.fullmatch(value):
+        sent_at_ms = parse_sent_at_ms(values[HEADER_SENT_AT])
+        if sent_at_ms is None:
             raise PoisonError(Reason.HEADER_INVALID, HEADER_SENT_AT)
-        timestamp = int(value)
+        if not bounds.hold(sent_at_ms, sent_at_ms, timestamp, timestamp):
+            raise PoisonError(Reason.SENT_AT_IMPLAUSIBLE, HEADER_SENT_AT)
+        return sent_at_ms
     if not 0 <= timestamp <= SENT_AT_MS_MAX:
         raise PoisonError(Reason.HEADER_INVALID, HEADER_SENT_AT)
     return timestamp

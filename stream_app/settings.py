@@ -10,6 +10,7 @@ from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Setti
 from stream_app.app_version import AppVersionEncoding
 from stream_app.masking.policy import SETTING_METHODS, parse_methods
 from stream_app.postgres.settings import PostgresSettings
+from stream_app.sent_at import SentAtBounds
 
 MEBIBYTE = 1_048_576
 
@@ -25,7 +26,30 @@ class GroupSettings(Settings):
     )
 
 
-class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings):
+class SentAtSettings(Settings):
+    """Which times of sending are believed."""
+
+    sent_at_age_seconds_max: float = Field(
+        1_296_000,
+        gt=0,
+        le=3_155_760_000,
+        description="A record whose `sent-at` is longer before its Kafka timestamp becomes a dead letter. SQS keeps messages for 14"
+        " days at most, so 15 days; more where old events are filled in.",
+    )
+    sent_at_ahead_seconds_max: float = Field(
+        86_400,
+        ge=0,
+        le=3_155_760_000,
+        description="Likewise, if it is longer after it: how far the clocks of the queue and of Kafka may be apart.",
+    )
+
+    @property
+    def sent_at_bounds(self) -> SentAtBounds:
+        """Both as a value."""
+        return SentAtBounds.of_seconds(self.sent_at_age_seconds_max, self.sent_at_ahead_seconds_max)
+
+
+class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSettings, LogSettings):
     """What `faust -A stream_app` reads from the environment."""
 
     kafka_session_timeout_seconds: float = Field(

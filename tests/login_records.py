@@ -17,6 +17,7 @@ from stream_app.masking import keysets
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 from stream_app.positions import Partition
+from stream_app.sent_at import SentAtBounds
 
 MESSAGE_ID = "5fea7756-0ea4-451a-a703-a558b933e274"
 SENT_AT_MS = 1_763_900_000_000
@@ -28,6 +29,7 @@ LOGIN = {
     "locale": "RU",
     "device_id": "593-47-5928",
 }
+SENT_AT_BOUNDS = SentAtBounds.of_seconds(15 * 86_400, 86_400)
 PLACE = Partition("logins", 3)
 """Where all records are read."""
 
@@ -116,7 +118,7 @@ def opener() -> Opener:
 
 
 def builder(methods: str = "", app_version_encoding: AppVersionEncoding = "ordered") -> BatchBuilder:
-    return BatchBuilder(masker(methods), sealer(), app_version_encoding)
+    return BatchBuilder(masker(methods), sealer(), SENT_AT_BOUNDS, app_version_encoding)
 
 
 def chunk(

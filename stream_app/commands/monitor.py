@@ -44,7 +44,7 @@ def monitor() -> None:
 
     call_on_stop_signal(told_to_stop)
     metrics = MonitorMetrics()
-    topic_log, database = TopicLog(settings), Database(settings)
+    topic_log, database = TopicLog(settings, settings.sent_at_bounds), Database(settings)
     looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
     token = read_token(settings.monitor_web_token_file, "MONITOR_WEB_TOKEN_FILE")
     pages = Pages(metrics.registry, ending.livez(looking.livez), looking.readyz, token)

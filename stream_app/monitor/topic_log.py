@@ -11,9 +11,9 @@ from pipeline.contract import HEADER_SENT_AT
 from pipeline.errors import RetryableError
 from pipeline.settings import KafkaSettings
 from stream_app.open_transaction import LogEnd
+from stream_app.sent_at import SentAtBounds, parse_sent_at_ms
 
 REQUEST_SECONDS = 5.0
-_SENT_AT_DIGITS_MAX = 15
 
 
 class Times(NamedTuple):
@@ -39,8 +39,9 @@ class TopicLog:
     connect to none ever again (its issue #5301).
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, sent_at_bounds: SentAtBounds) -> None:
         self._topic = settings.kafka_topic
+        self._sent_at_bounds = sent_at_bounds
         self._common: dict[str, Any] = {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
             "log_level": 0,
@@ -121,7 +122,7 @@ class TopicLog:
                 if partition in waiting:
                     waiting.discard(partition)
                     if error is None:
-                        found[partition] = _times(message)
+                        found[partition] = _times(message, self._sent_at_bounds)
                     consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         except KafkaException as error:
             raise _retryable(error) from error
@@ -159,11 +160,12 @@ def _retryable(error: KafkaException) -> RetryableError:
     return RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {error.args[0].name()}")
 
 
-def _times(message: Message) -> Times:
-    """Sent at as the worker reads it: the bridge's header, else the Kafka timestamp."""
-    kept_since = max(0, message.timestamp()[1]) / 1_000
+def _times(message: Message, bounds: SentAtBounds) -> Times:
+    """Sent at as the worker reads it: the bridge's header where it can be true, else the Kafka timestamp."""
+    timestamp = message.timestamp()[1]
+    kept_since = max(0, timestamp) / 1_000
     headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    value = next((value for name, value in headers if name == HEADER_SENT_AT), None)
-    if value is not None and value.isdigit() and len(value) <= _SENT_AT_DIGITS_MAX:
-        return Times(int(value) / 1_000, kept_since)
+    sent_at_ms = parse_sent_at_ms(next((value for name, value in headers if name == HEADER_SENT_AT), None))
+    if sent_at_ms is not None and bounds.hold(sent_at_ms, sent_at_ms, timestamp, timestamp):
+        return Times(sent_at_ms / 1_000, kept_since)
     return Times(kept_since, kept_since)

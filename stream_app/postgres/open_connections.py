@@ -102,7 +102,7 @@ class OpenConnections:
     def _open_more(self) -> None:
         """Open one for each that waits, as far as there is room."""
         if self._more_at is not None and self._monotonic() >= self._more_at:
-            self._wanted, self._more_at = self._wanted + 1, None
+            self._wanted, self._more_at = min(self._wanted + 1, self._size), None
         waiting = sum(not turn.done() for turn in self._waiting)
         while len(self._opening) < min(waiting, self._wanted - self.open):
             self._opening.add(asyncio.create_task(self._open()))

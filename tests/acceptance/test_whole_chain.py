@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 
 SENDERS = 8
+NOW_MS = int(time.time()) * 1_000
 RAW_VALUE = re.compile(rb"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])|(?<!\d)\d{3}-\d{2}-\d{4}(?!\d)|2001:db8:[0-9a-f:]+")
 """What an IP address or a device id of the made-up logins looks like."""
 
@@ -118,7 +120,7 @@ def test_of_rows_that_postgres_refuses_nothing_is_left_in_its_log(pipeline: Runn
     before = postgres.log_file.stat().st_size
     pipeline.start_worker()
     pipeline.produce(
-        (str(number).encode(), json.dumps(login).encode(), {"sent-at": str(1_795_000_000_000 + number).encode()})
+        (str(number).encode(), json.dumps(login).encode(), {"sent-at": str(NOW_MS + number).encode()})
         for number, login in enumerate(logins)
     )
     pipeline.wait_drained()
@@ -193,7 +195,7 @@ def test_bad_input_becomes_dead_letters_with_reasons_and_the_good_beside_it_rows
     extra = changed(user_id="extra", more=1)
     bodies = [body for bad, _, _ in BAD_INPUT for body in (bad, changed(user_id="good"))] + [twice, extra]
     pipeline.start_worker()
-    pipeline.produce((b"same partition", body, {"sent-at": str(1_795_000_000_000 + n).encode()}) for n, body in enumerate(bodies))
+    pipeline.produce((b"same partition", body, {"sent-at": str(NOW_MS + n).encode()}) for n, body in enumerate(bodies))
     pipeline.wait_drained()
     letters = pipeline.query("SELECT reason, field FROM dead_letters ORDER BY record_offset")
     assert letters == [(reason, field) for _, reason, field in BAD_INPUT]

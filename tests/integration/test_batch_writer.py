@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from login_records import SENT_AT_MS, batch_of, headers, hmac_handle, login, masking_keyset, records, sealer
+from login_records import SENT_AT_BOUNDS, SENT_AT_MS, batch_of, headers, hmac_handle, login, masking_keyset, records, sealer
 from memory_store import MemoryStore
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a variable
 from tink import prf
@@ -126,7 +126,7 @@ async def test_other_keys_and_methods_are_no_other_content(writer: BatchWriter, 
     await writer.write(claim, batch(0, login(), login()))
     other = masking_keyset(keysets.new_secret_keyset(keysets.MASKING_TEMPLATE))
     masked = Masker(parse_methods(methods), keyset=other, hmac_keyset=hmac_handle().primitive(prf.PrfSet))
-    again = batch_of(records([login(), login(locale=None)], 0), 2, 4, by=BatchBuilder(masked, sealer()))
+    again = batch_of(records([login(), login(locale=None)], 0), 2, 4, by=BatchBuilder(masked, sealer(), SENT_AT_BOUNDS))
     assert (await writer.write(claim, again)).differing_message_ids == frozenset(again.columns["message_id"][1:])
 
 

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 from integration.running_bridge import Queue, Topic, wait_for
+from login_records import SENT_AT_BOUNDS
 from metadata_proxy import MetadataProxy, deafen
 
 import bridges.bridge
@@ -125,7 +126,8 @@ def test_the_topic_s_id_is_told_again_and_threads_that_ask_together_make_one_new
 
 
 def test_the_monitor_sees_the_topic_again(proxy: MetadataProxy, topic: Topic) -> None:
-    looking = TopicLog(load(KafkaSettings, kafka_bootstrap_servers=proxy.bootstrap_servers, kafka_topic=topic.name))
+    settings = load(KafkaSettings, kafka_bootstrap_servers=proxy.bootstrap_servers, kafka_topic=topic.name)
+    looking = TopicLog(settings, SENT_AT_BOUNDS)
     outcomes = Outcomes(topic.bootstrap_servers, topic.name)
     outcomes.produce(1)
     wait_for(outcomes.poll, "a record is there")

@@ -15,6 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from login_records import SENT_AT_BOUNDS
 from pydantic import SecretStr
 from signal_masks import threads_that_take
 from structlog.testing import capture_logs
@@ -46,7 +47,7 @@ class Scene:
             postgres_dsn=SecretStr(dsn),
         )
         self.metrics = MonitorMetrics()
-        self.topic_log, self.database = TopicLog(self.settings), Database(self.settings)
+        self.topic_log, self.database = TopicLog(self.settings, self.settings.sent_at_bounds), Database(self.settings)
         self.clock_ahead = 0.0
         self.monitor = self._monitor()
 
@@ -293,7 +294,7 @@ def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> N
     scene.produce(3, sent_ago=100)
     scene.look()
     away = load(MonitorSettings, kafka_bootstrap_servers="127.0.0.1:1", kafka_topic=scene.topic)
-    nowhere = TopicLog(away)
+    nowhere = TopicLog(away, SENT_AT_BOUNDS)
     scene.monitor._log = nowhere
     scene.clock_ahead = HOUR
     scene.monitor.look()

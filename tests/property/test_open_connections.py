@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import virtual_time
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.errors import RetryableError
@@ -82,6 +82,13 @@ STEP = st.one_of(
 )
 
 
+@example(
+    3,
+    [
+        ("statement", 0.0), ("statement", 0.0), ("room", 1), ("wait", 40.0), ("statement", 0.01), ("broken statement", 0.0),
+        ("statement", 0.0), ("room", 2),
+    ],
+)  # fmt: skip
 @given(st.integers(1, 4), st.lists(STEP, max_size=40))
 def test_no_connection_and_no_turn_is_lost_whatever_happens(size: int, steps: list[tuple[str, float]]) -> None:
     """At the end the server gives all again: as many statements run side by side as there should, each on its own connection."""
@@ -105,6 +112,7 @@ def test_no_connection_and_no_turn_is_lost_whatever_happens(size: int, steps: li
         outcomes = await asyncio.gather(*statements, return_exceptions=True)
         assert all(isinstance(outcome, int | RetryableError | asyncio.CancelledError) for outcome in outcomes)
         assert server.most_open <= size
+        assert connections.wanted <= size
 
         server.room, server.seconds = size, 0.0
         for _ in range(size + 1):  # each look for more gives one more

@@ -1,5 +1,5 @@
 import pytest
-from login_records import MESSAGE_ID, SENT_AT_MS, record
+from login_records import MESSAGE_ID, SENT_AT_BOUNDS, SENT_AT_MS, record
 
 from bridges.message import Message, body_bytes, record_headers, record_key, trace_context
 from stream_app import message_headers
@@ -47,7 +47,7 @@ def test_the_worker_reads_the_bridges_headers_by_columns() -> None:
     """In another order it would read each record on its own, which is right, and slow."""
     message = Message(MESSAGE_ID, "handle", b"{}", sent_at=str(SENT_AT_MS), traceparent=TRACEPARENT)
 
-    read = message_headers._read_as_bridge_writes([record(b"{}", headers_=record_headers(message, b"logins"))])
+    read = message_headers._read_as_bridge_writes([record(b"{}", headers_=record_headers(message, b"logins"))], SENT_AT_BOUNDS)
 
     assert read is not None
     assert (read.message_ids, read.sent_at_ms) == ([MESSAGE_ID], [str(SENT_AT_MS)])

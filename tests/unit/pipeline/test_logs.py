@@ -54,19 +54,6 @@ def test_a_foreign_errors_message_is_not_logged_and_its_place_is(capsys: pytest.
         assert "KeyError" in event["exception"]
 
 
-def test_what_a_terminal_would_obey_is_escaped_and_no_line_is_forged(capsys: pytest.CaptureFixture[str]) -> None:
-    configure(log_format="text")
-    structlog.get_logger("test.ours").warning("retrying", problem="\x1b[2Kgone\nworker_stopped", owner="\x9b2J")
-    logging.getLogger("test.library").warning("from %s", "\x1b]0;title\x07\n2026-11-30 [info] partition_claimed")
-    text = capsys.readouterr().err
-    assert len(text.splitlines()) == 2
-    assert all(line.isprintable() for line in text.splitlines())
-    assert "\\x1b" in text
-
-
-def test_an_error_that_a_library_puts_into_its_message_is_a_name_there(capsys: pytest.CaptureFixture[str]) -> None:
-
-
 def test_an_error_that_faust_puts_into_its_message_is_a_name_there(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_format="json")
     logging.getLogger("faust.worker").error("Crashed reason=%r (%s) of %s", ValueError(SECRET), KeyError(SECRET), "a task")
@@ -100,6 +87,16 @@ def test_an_error_that_nobody_catches_is_a_line_without_what_it_says(capsys: pyt
     assert (of_a_thread["event"], of_a_thread["thread"], of_a_thread["error"]) == ("uncaught_error", "made up", "ValueError")
     assert "quoting_driver" in of_a_thread["exception"]
     assert (of_the_process["event"], of_the_process["error"]) == ("uncaught_error", "ValueError")
+
+
+def test_what_a_terminal_would_obey_is_escaped_and_no_line_is_forged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(log_format="text")
+    structlog.get_logger("test.ours").warning("retrying", problem="\x1b[2Kgone\nworker_stopped", owner="\x9b2J")
+    logging.getLogger("test.library").warning("from %s", "\x1b]0;title\x07\n2026-11-30 [info] partition_claimed")
+    text = capsys.readouterr().err
+    assert len(text.splitlines()) == 2
+    assert all(line.isprintable() for line in text.splitlines())
+    assert "\\x1b" in text
 
 
 def test_our_own_errors_say_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

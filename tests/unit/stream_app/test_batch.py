@@ -248,7 +248,7 @@ def test_of_a_message_that_is_in_a_batch_more_than_once_only_the_first_row_is_se
 
 
 def test_a_record_too_large_to_be_held_is_a_dead_letter_between_rows() -> None:
-    large = LargeRecord(offset=1, timestamp=1_000, size=5_000_000, headers=headers(1))
+    large = LargeRecord(offset=1, timestamp=SENT_AT_MS, size=5_000_000, headers=headers(1))
     without = LargeRecord(offset=2, timestamp=1_000, size=5_000_000, headers=[("message-id", b"no uuid")])
     it = builder()
     batch = it.begin(PLACE, 0)

@@ -2,7 +2,7 @@ from typing import get_args
 
 import psycopg2
 import pytest
-from login_records import batch_of, login, masker, records, sealer
+from login_records import SENT_AT_BOUNDS, batch_of, login, masker, records, sealer
 from partition_gauges import partition_gauges
 
 from pipeline.errors import FatalError, RetryableError
@@ -137,6 +137,6 @@ def test_the_time_of_each_step_is_counted_once_a_slice() -> None:
         taken.append(step)
         metrics.took_step(step, seconds)
 
-    batch_of(records([login()] * 4), 0, 4, by=BatchBuilder(masker(), sealer(), on_step=took_step), slice_records=3)
+    batch_of(records([login()] * 4), 0, 4, by=BatchBuilder(masker(), sealer(), SENT_AT_BOUNDS, on_step=took_step), slice_records=3)
     assert taken == [*STEPS, *STEPS]
     assert all((value(metrics, "stream_build_step_seconds_total", step=step) or 0) > 0 for step in STEPS)
