@@ -23,8 +23,11 @@ Headers = list[tuple[str, str | bytes | None]]
 class TopicProducer:
     """One producer; what it writes is in the ledger when a call returns. ``configuration``: librdkafka's, on top."""
 
-    def __init__(self, system: System, configuration: dict[str, str | int] | None = None) -> None:
+    def __init__(
+        self, system: System, configuration: dict[str, str | int] | None = None, *, answer_seconds: float = ANSWER_SECONDS
+    ) -> None:
         self._system = system
+        self._answer_seconds = answer_seconds
         self._failed: list[KafkaError] = []
         self._producer = Producer(
             {
@@ -121,6 +124,6 @@ class TopicProducer:
             self._failed.append(error)
 
     def _wait(self) -> None:
-        left = self._producer.flush(ANSWER_SECONDS)
+        left = self._producer.flush(self._answer_seconds)
         if left or self._failed:
             raise KafkaException(self._failed[0] if self._failed else f"{left} records were not acknowledged")

@@ -27,6 +27,9 @@ HEADERS_OF_EACH = 90_000
 """librdkafka, with which the checker reads, takes no more than 100,000."""
 NEIGHBOURS = 200
 REASON = "record_too_large"
+PRODUCE_SECONDS = 120.0
+"""Producer and broker go through it, too, and the broker through each batch once more."""
+
 PRODUCER_BYTES_MAX = 1_000_000_000
 
 
@@ -43,6 +46,7 @@ def _producer(system: System, codec: str) -> TopicProducer:
             "batch.size": 64 * MEBIBYTE,
             "queue.buffering.max.kbytes": 2_000_000,
         },
+        answer_seconds=PRODUCE_SECONDS,
     )
 
 
@@ -73,7 +77,7 @@ def _send_passing(system: System, logins: Iterator[Message]) -> None:
     "decompression-bombs",
     "A record that unpacks to more than 1 MiB and 64 KiB is one dead letter with its size and digest, whatever it was packed by;"
     " its neighbours pass, and memory stays within its bound.",
-    recovery_seconds=60,
+    recovery_seconds=90,
 )
 def decompression_bombs(system: System) -> Iterator[str]:
     """Zeros by every codec between logins of the same partition; then many that are just not too large, from a full topic."""
