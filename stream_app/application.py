@@ -125,6 +125,7 @@ class StreamApp(faust.App):
             Sealer.load(settings.dead_letter_public_keyset_file),
             settings.app_version_encoding,
             self.metrics.took_step,
+            settings.sent_at_bounds,
         )
         self.partitions = Partitions(
             store=store,

@@ -25,6 +25,7 @@ from stream_app.masking.masker import NULL_TEXT, Masker
 from stream_app.message_headers import read_headers
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
+from stream_app.sent_at import SentAtBounds
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
 
@@ -163,9 +164,11 @@ class BatchBuilder:
         sealer: Sealer,
         app_version_encoding: AppVersionEncoding = "ordered",
         on_step: Callable[[Step, float], None] = lambda _, __: None,
+        sent_at_bounds: SentAtBounds = SentAtBounds(),  # noqa: B008 - frozen
     ) -> None:
         """``on_step`` is told of each step and its seconds, once a slice."""
         self._on_step = on_step
+        self._sent_at_bounds = sent_at_bounds
         self._masker = masker
         self._sealer = sealer
         self._fields = tuple((field, cleaner_of(field, app_version_encoding)) for field in FIELDS)
@@ -175,10 +178,14 @@ class BatchBuilder:
         """An empty batch, which :meth:`add` fills."""
         return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [])
 
+    def sent_at_ms(self, place: Partition, record: KafkaRecord) -> int:
+        """When a record of a partition was sent, as its row or dead letter will say."""
+        return int(read_headers(place, [record], self._sent_at_bounds).sent_at_ms[0])
+
     def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
         """Put the records that follow into the batch. Never raises for what they hold."""
         began = perf_counter()
-        headers = read_headers(batch.place, records)
+        headers = read_headers(batch.place, records, self._sent_at_bounds)
         decoded = decode_batch([record.value for record in records])
         problems = headers.problems | decoded.problems  # what is wrong with the body counts first
         rows: Sequence[int] = _without(range(len(records)), decoded.problems)

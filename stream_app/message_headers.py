@@ -1,7 +1,8 @@
 """Message id and sent at of Kafka records: from the bridge's headers, or what stands in for them.
 
 A record that another producer wrote without the headers is accepted: its message id is the UUIDv5 of its place in Kafka, its sent
-at the Kafka timestamp. If a header comes more than once, the first counts: the bridge's own comes before what was added on the way.
+at the Kafka timestamp, which also stands in for one that can't be (``sent_at.py``). If a header comes more than once, the first
+counts: the bridge's own comes before what was added on the way.
 """
 
 import re
@@ -15,12 +16,10 @@ from pipeline.errors import PoisonError
 from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
+from stream_app.sent_at import SENT_AT_MS_MAX, SentAtBounds, read_sent_at_ms
 
 FALLBACK_NAMESPACE = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
 """The namespace of message ids made from ``topic/partition/offset``. Never changes: a record read again must get its id again."""
-
-SENT_AT_MS_MAX = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 _UUID = re.compile(rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _UUID_LENGTH = 36
@@ -29,7 +28,6 @@ _DIGITS = b"0123456789"
 _HEX_AND_HYPHEN = _DIGITS + b"abcdefABCDEF-"
 _COMMA = b","
 _first, _second = itemgetter(0), itemgetter(1)
-_MILLISECONDS = re.compile(rb"[0-9]{1,15}")
 _MILLISECONDS_LENGTH_NOW = 13  # from 2001 to 2286
 
 
@@ -44,13 +42,13 @@ class MessageHeaders:
     """By index in the batch; the field is the header's name."""
 
 
-def read_headers(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:
+def read_headers(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders:
     """Message id and sent at of each record of a partition. Never raises for what a record holds."""
-    return _read_as_bridge_writes(records) or _read_each(place, records)
+    return _read_as_bridge_writes(records, bounds) or _read_each(place, records, bounds)
 
 
-def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | None:
-    """For a batch in which each record has well-formed headers, in the bridge's order; else None. Checks columns, not records."""
+def _read_as_bridge_writes(records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders | None:
+    """For a batch in which each record has good headers, in the bridge's order; else None. Checks columns, not records."""
     headers = [record.headers for record in records]
     try:
         first_names, ids = zip(*map(_first, headers), strict=True)
@@ -73,12 +71,13 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord]) -> MessageHeaders | N
         or set(map(len, times)) != {_MILLISECONDS_LENGTH_NOW}
         or joined_times.translate(None, _DIGITS) != separators
         or b"0" in joined_times[:: _MILLISECONDS_LENGTH_NOW + 1]
+        or not bounds.allow_all(times, [record.timestamp for record in records])
     ):
         return None
     return MessageHeaders(joined.decode().lower().split(","), joined_times.decode().split(","))
 
 
-def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeaders:
+def _read_each(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders:
     headers = MessageHeaders([], [])
     for index, record in enumerate(records):
         values = _first_values(record)
@@ -88,7 +87,7 @@ def _read_each(place: Partition, records: Sequence[KafkaRecord]) -> MessageHeade
             headers.problems[index] = problem.as_found()
             message_id = None
         try:
-            sent_at = _sent_at_ms(values, record.timestamp)
+            sent_at = _sent_at_ms(values, record.timestamp, bounds)
         except PoisonError as problem:
             headers.problems.setdefault(index, problem.as_found())
             sent_at = _fallback_sent_at_ms(record)
@@ -122,12 +121,9 @@ def _message_id(values: dict[str, bytes | None]) -> str | None:
     return value.decode().lower()
 
 
-def _sent_at_ms(values: dict[str, bytes | None], timestamp: int) -> int:
+def _sent_at_ms(values: dict[str, bytes | None], timestamp: int, bounds: SentAtBounds) -> int:
     if HEADER_SENT_AT in values:
-        value = values[HEADER_SENT_AT]
-        if value is None or not _MILLISECONDS.fullmatch(value):
-            raise PoisonError(Reason.HEADER_INVALID, HEADER_SENT_AT)
-        timestamp = int(value)
+        return read_sent_at_ms(values[HEADER_SENT_AT], timestamp, bounds)
     if not 0 <= timestamp <= SENT_AT_MS_MAX:
         raise PoisonError(Reason.HEADER_INVALID, HEADER_SENT_AT)
     return timestamp

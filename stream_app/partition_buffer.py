@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.chunk import Chunk
-from stream_app.message_headers import read_headers
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Budget
 from stream_app.positions import Partition
@@ -72,7 +71,7 @@ class PartitionBuffer:
         times = [each.oldest_sent_at_ms for each in tuple(self._built) if each.oldest_sent_at_ms is not None]
         oldest = self._window.oldest
         if oldest is not None:
-            times.append(int(read_headers(self._partition, [oldest]).sent_at_ms[0]))
+            times.append(self._builder.sent_at_ms(self._partition, oldest))
         return min(times, default=None)
 
     @property

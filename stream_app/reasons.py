@@ -41,5 +41,7 @@ class Reason(StrEnum):
     HEADER_INVALID = "header_invalid"
     """The header ``message-id`` is no UUID or ``sent-at`` no time (or there is neither sent-at nor a Kafka timestamp); the field is
     the header's name."""
+    SENT_AT_IMPLAUSIBLE = "sent_at_implausible"
+    """The header ``sent-at`` is a time, but too far from the record's Kafka timestamp (or there is none to compare it with)."""
     ROW_REFUSED = "row_refused"
     """Postgres refused the row (SQLSTATE class 22 or 23), alone in its statement; with the field if Postgres named the column."""

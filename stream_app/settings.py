@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.settings import KafkaSettings, LogSettings, Settings
 from stream_app.app_version import AppVersionEncoding
 from stream_app.postgres.settings import PostgresSettings
+from stream_app.sent_at import AGE_SECONDS_MAX, AHEAD_SECONDS_MAX, SentAtBounds
 
 MEBIBYTE = 1_048_576
 
@@ -22,7 +23,30 @@ class GroupSettings(Settings):
     )
 
 
-class WorkerSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings):
+class SentAtSettings(Settings):
+    """Which times of sending are believed."""
+
+    sent_at_age_seconds_max: float = Field(
+        AGE_SECONDS_MAX,
+        ge=3_600,
+        le=3_155_760_000,  # a hundred years
+        description="A record whose `sent-at` is longer before its Kafka timestamp becomes a dead letter (`sent_at_implausible`). "
+        "SQS keeps a message for 14 days; raise it before old logins are written into the topic.",
+    )
+    sent_at_ahead_seconds_max: float = Field(
+        AHEAD_SECONDS_MAX,
+        ge=60,
+        le=3_155_760_000,
+        description="Likewise one whose `sent-at` is later than its Kafka timestamp: by how much clocks may differ.",
+    )
+
+    @property
+    def sent_at_bounds(self) -> SentAtBounds:
+        """Both, as the code takes them."""
+        return SentAtBounds.of_seconds(self.sent_at_age_seconds_max, self.sent_at_ahead_seconds_max)
+
+
+class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSettings, LogSettings):
     """What `faust -A stream_app` reads from the environment."""
 
     kafka_session_timeout_seconds: float = Field(

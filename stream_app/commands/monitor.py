@@ -32,7 +32,7 @@ def monitor() -> None:
     stopping = Event()
     call_on_stop_signal(stopping.set)
     metrics = MonitorMetrics()
-    topic_log, database = TopicLog(settings), Database(settings)
+    topic_log, database = TopicLog(settings, settings.sent_at_bounds), Database(settings)
     looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
     server = OperationsServer(settings.monitor_web_bind, settings.monitor_web_port, metrics.registry, looking.livez, looking.readyz)
     server.start()

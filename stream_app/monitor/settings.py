@@ -4,10 +4,10 @@ from pydantic import Field
 
 from pipeline.settings import KafkaSettings, LogSettings, Port
 from stream_app.postgres.settings import PostgresSettings
-from stream_app.settings import GroupSettings
+from stream_app.settings import GroupSettings, SentAtSettings
 
 
-class MonitorSettings(GroupSettings, KafkaSettings, PostgresSettings, LogSettings):
+class MonitorSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSettings, LogSettings):
     """What `faust -A stream_app monitor` reads from the environment."""
 
     freshness_objective_seconds: float = Field(

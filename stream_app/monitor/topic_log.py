@@ -8,11 +8,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined] # not in its __all__
 
 from pipeline.contract import HEADER_SENT_AT
-from pipeline.errors import RetryableError
+from pipeline.errors import PoisonError, RetryableError
 from pipeline.settings import KafkaSettings
+from stream_app.sent_at import SentAtBounds, read_sent_at_ms
 
 REQUEST_SECONDS = 5.0
-_SENT_AT_DIGITS_MAX = 15
 
 
 class Times(NamedTuple):
@@ -30,7 +30,8 @@ class TopicLog:
     connect to none ever again (its issue #5301).
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, sent_at_bounds: SentAtBounds) -> None:
+        self._sent_at_bounds = sent_at_bounds
         self._topic = settings.kafka_topic
         self._common: dict[str, Any] = {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -98,7 +99,7 @@ class TopicLog:
                 if partition in waiting:
                     waiting.discard(partition)
                     if error is None:
-                        found[partition] = _times(message)
+                        found[partition] = _times(message, self._sent_at_bounds)
                     self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
         except KafkaException as error:
             raise _retryable(error) from error
@@ -132,11 +133,13 @@ def _retryable(error: KafkaException) -> RetryableError:
     return RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {error.args[0].name()}")
 
 
-def _times(message: Message) -> Times:
+def _times(message: Message, bounds: SentAtBounds) -> Times:
     """Sent at as the worker reads it: the bridge's header, else the Kafka timestamp."""
-    kept_since = max(0, message.timestamp()[1]) / 1_000
+    timestamp_ms = message.timestamp()[1]
+    kept_since = max(0, timestamp_ms) / 1_000
     headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
     value = next((value for name, value in headers if name == HEADER_SENT_AT), None)
-    if value is not None and value.isdigit() and len(value) <= _SENT_AT_DIGITS_MAX:
-        return Times(int(value) / 1_000, kept_since)
-    return Times(kept_since, kept_since)
+    try:
+        return Times(read_sent_at_ms(value, timestamp_ms, bounds) / 1_000, kept_since)
+    except PoisonError:
+        return Times(kept_since, kept_since)

@@ -30,6 +30,7 @@ from pipeline.errors import RetryableError
 from pipeline.kafka_topic import TopicId
 from pipeline.settings import KafkaSettings, load
 from stream_app.monitor.topic_log import TopicLog
+from stream_app.sent_at import SentAtBounds
 
 RENEWALS = 20
 
@@ -124,7 +125,7 @@ def test_the_topic_s_id_is_told_again_and_threads_that_ask_together_make_one_new
 
 
 def test_the_monitor_sees_the_topic_again(proxy: MetadataProxy, topic: Topic) -> None:
-    looking = TopicLog(load(KafkaSettings, kafka_bootstrap_servers=proxy.bootstrap_servers, kafka_topic=topic.name))
+    looking = TopicLog(load(KafkaSettings, kafka_bootstrap_servers=proxy.bootstrap_servers, kafka_topic=topic.name), SentAtBounds())
     outcomes = Outcomes(topic.bootstrap_servers, topic.name)
     outcomes.produce(1)
     wait_for(outcomes.poll, "a record is there")

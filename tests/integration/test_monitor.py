@@ -43,7 +43,7 @@ class Scene:
             postgres_dsn=SecretStr(dsn),
         )
         self.metrics = MonitorMetrics()
-        self.topic_log, self.database = TopicLog(self.settings), Database(self.settings)
+        self.topic_log, self.database = TopicLog(self.settings, self.settings.sent_at_bounds), Database(self.settings)
         self.clock_ahead = 0.0
         self.monitor = self._monitor()
 
@@ -221,7 +221,7 @@ def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> N
     scene.produce(3, sent_ago=100)
     scene.look()
     away = load(MonitorSettings, kafka_bootstrap_servers="127.0.0.1:1", kafka_topic=scene.topic)
-    nowhere = TopicLog(away)
+    nowhere = TopicLog(away, away.sent_at_bounds)
     scene.monitor._log = nowhere
     scene.clock_ahead = HOUR
     scene.monitor.look()

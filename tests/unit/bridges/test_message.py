@@ -3,6 +3,7 @@ from login_records import MESSAGE_ID, SENT_AT_MS, record
 
 from bridges.message import Message, body_bytes, record_headers, record_key, trace_context
 from stream_app import message_headers
+from stream_app.sent_at import SentAtBounds
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 XRAY = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
@@ -47,7 +48,7 @@ def test_the_worker_reads_the_bridges_headers_by_columns() -> None:
     """In another order it would read each record on its own, which is right, and slow."""
     message = Message(MESSAGE_ID, "handle", b"{}", sent_at=str(SENT_AT_MS), traceparent=TRACEPARENT)
 
-    read = message_headers._read_as_bridge_writes([record(b"{}", headers_=record_headers(message, b"logins"))])
+    read = message_headers._read_as_bridge_writes([record(b"{}", headers_=record_headers(message, b"logins"))], SentAtBounds())
 
     assert read is not None
     assert (read.message_ids, read.sent_at_ms) == ([MESSAGE_ID], [str(SENT_AT_MS)])

@@ -8,6 +8,7 @@ from login_records import ABSENT, LOGIN, PLACE, build, login, opener, record
 from stream_app.decoding import decode_batch
 from stream_app.message_headers import read_headers
 from stream_app.reasons import Reason
+from stream_app.sent_at import SentAtBounds
 
 DEEP = 100_000
 DIGITS = b"9" * 100_000
@@ -154,7 +155,7 @@ def test_a_batch_of_nothing_but_bad_records_has_no_row() -> None:
 def test_every_reason_of_a_record_is_in_this_table() -> None:
     seen = {reason for _, reason, *_ in (*WHOLE_RECORD.values(), *IN_A_FIELD.values())}
 
-    assert seen | {Reason.HEADER_INVALID, Reason.ROW_REFUSED} == set(Reason)
+    assert seen | {Reason.HEADER_INVALID, Reason.SENT_AT_IMPLAUSIBLE, Reason.ROW_REFUSED} == set(Reason)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,10 @@ def test_of_duplicate_keys_a_bad_last_one_counts(last: str, reason: Reason) -> N
 def test_a_problem_that_is_kept_keeps_no_frames() -> None:
     """Else all records of its batch stay until garbage is collected: with bodies of 1 MiB, hundreds of MiB."""
     wrong = [record(b"x", headers_=(("message-id", b"x"), ("sent-at", b"x"))), record(b"{}", 1, headers_=(("sent-at", b"x"),))]
-    problems = [*decode_batch([b"x", b"", login(), b"[]"]).problems.values(), *read_headers(PLACE, wrong).problems.values()]
+    problems = [
+        *decode_batch([b"x", b"", login(), b"[]"]).problems.values(),
+        *read_headers(PLACE, wrong, SentAtBounds()).problems.values(),
+    ]
 
     assert len(problems) == 5
     assert {(problem.__traceback__, problem.__context__) for problem in problems} == {(None, None)}
