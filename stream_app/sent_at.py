@@ -1,8 +1,9 @@
 """When a message was sent: what the header ``sent-at`` says, as far as it can be true.
 
-A record comes to Kafka after its message was sent, and not long after: SQS keeps none for more than 14 days. To take a time that
-says otherwise does harm: after one in the far future every later message would be looked for in Postgres, one by one; after one
-long ago the latencies that are added up mean nothing any more.
+A record comes to Kafka after its message was sent, and not long after: SQS keeps none for more than twice 14 days. To take a time
+that says otherwise does harm: after one in the far future every later message would be looked for in Postgres, one by one; after
+one long ago the latencies that are added up mean nothing any more. The measure is the record's own timestamp, not a clock: a record
+that is read again, a year later, is judged as it was.
 """
 
 import re

@@ -30,15 +30,15 @@ class SentAtSettings(Settings):
     """Which times of sending are believed."""
 
     sent_at_age_seconds_max: float = Field(
-        1_296_000,
-        gt=0,
+        31 * 86_400,
+        ge=3_600,
         le=3_155_760_000,
-        description="A record whose `sent-at` is longer before its Kafka timestamp becomes a dead letter. SQS keeps messages for 14"
-        " days at most, so 15 days; more where old events are filled in.",
+        description="A record whose `sent-at` is longer before its Kafka timestamp becomes a dead letter. SQS keeps a message for"
+        " 14 days at most, and as long again in a dead-letter queue; raise it before old logins are written into the topic.",
     )
     sent_at_ahead_seconds_max: float = Field(
         86_400,
-        ge=0,
+        ge=60,
         le=3_155_760_000,
         description="Likewise, if it is longer after it: how far the clocks of the queue and of Kafka may be apart.",
     )

@@ -97,6 +97,7 @@ def _sqs(board: Dashboard) -> None:
             ),
             Query(f"sum(rate(bridge_receipts_expired_total{{{BRIDGE}}}[$__rate_interval]))", "receipts that expired"),
             Query(f"sum(rate(bridge_messages_released_total{{{BRIDGE}}}[$__rate_interval]))", "given back"),
+            Query(f"sum(rate(bridge_answers_abandoned_total{{{BRIDGE}}}[$__rate_interval]))", "answers that did not fit in memory"),
             Query(
                 f"sum by (result) (rate(bridge_visibility_extensions_total{{{BRIDGE}}}[$__rate_interval])) > 0",
                 "extensions: {{result}}",

@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 
 from bridges.kafka_producer import KafkaProducer
+from bridges.memory import held_bytes
 from bridges.message import Message
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
@@ -88,7 +89,7 @@ def test_an_answer_for_which_there_is_memory_is_read_at_once(scene: Scene) -> No
     with scene.receiver():
         pass
     assert len(scene.producer.produced) == 10
-    assert scene.metric("bridge_in_flight_bytes") == 10 * (3 * MEBIBYTE + 3_072)
+    assert scene.metric("bridge_in_flight_bytes") == held_bytes(10, 10 * MEBIBYTE)
 
 
 def test_an_answer_waits_until_kafka_has_acknowledged_enough(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

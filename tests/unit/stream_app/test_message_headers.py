@@ -3,9 +3,11 @@ from uuid import UUID
 import pytest
 from login_records import MESSAGE_ID, PLACE, SENT_AT_BOUNDS, SENT_AT_MS, batch_of, build, headers, login, record
 
+from pipeline.settings import load
 from stream_app.message_headers import fallback_message_id, read_headers
 from stream_app.reasons import Reason
 from stream_app.sent_at import SentAtBounds
+from stream_app.settings import SentAtSettings
 
 ANY_TIME = SentAtBounds(10**15, 10**15)
 FALLBACK_OF_OFFSET_7 = "cd69175f-dc41-56bb-a6c0-0e5602a476b0"
@@ -148,11 +150,15 @@ def test_an_empty_batch_is_a_batch() -> None:
 DAY_MS = 86_400_000
 
 
+def test_the_bounds_of_these_tests_are_the_settings_own() -> None:
+    assert load(SentAtSettings).sent_at_bounds == SENT_AT_BOUNDS
+
+
 @pytest.mark.parametrize(
     ("sent_at_ms", "is_plausible"),
     [
-        (SENT_AT_MS - 15 * DAY_MS, True),
-        (SENT_AT_MS - 15 * DAY_MS - 1, False),
+        (SENT_AT_MS - 31 * DAY_MS, True),
+        (SENT_AT_MS - 31 * DAY_MS - 1, False),
         (SENT_AT_MS + DAY_MS, True),
         (SENT_AT_MS + DAY_MS + 1, False),
         (0, False),
