@@ -33,6 +33,7 @@ from stream_app.partition_buffer import BuiltBatch, PartitionBuffer
 from stream_app.partition_ports import Budget, Log, Store
 from stream_app.position_check import check_position, is_other_topic
 from stream_app.positions import Claim, Partition
+from stream_app.sent_at import AHEAD_SECONDS_MAX
 from stream_app.stall_guard import StallGuard
 from stream_app.windows import Trigger, WindowPolicy
 
@@ -223,7 +224,7 @@ class PartitionWriter:
                 claim, position = await self._store.claim(self.partition, log_start, topic_id)
                 log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
                 check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
-                claimed = self._claimed_writer(claim, position, await self._store.newest_sent_at_ms())
+                claimed = self._claimed_writer(claim, position, await self._newest_sent_at_ms())
                 if position < log_start:
                     await self._pass_lost(claimed, log_start)
                 await self._start_receiving(claim, claimed.next_offset, log_end)
@@ -231,6 +232,15 @@ class PartitionWriter:
                 self._log.info("partition_claimed", epoch=claim.epoch, next_offset=claimed.next_offset, log_end_offset=log_end)
                 return claimed
         return None
+
+    async def _newest_sent_at_ms(self) -> int:
+        """Of all rows. One from the future, which only another writer can have made, costs each row a look for as long: it is said."""
+        newest_ms = await self._store.newest_sent_at_ms()
+        self._metrics.newest_sent_at.set(newest_ms / 1_000)
+        ahead_seconds = newest_ms / 1_000 - self._wall_clock()
+        if ahead_seconds > AHEAD_SECONDS_MAX:
+            self._log.warning("rows_from_the_future", newest_ms=newest_ms, each_row_looked_up_for_seconds=round(ahead_seconds))
+        return newest_ms
 
     async def _pass_lost(self, claimed: ClaimedWriter, log_start: int) -> None:
         """Move the position to where the log begins now, be it without a record to write: the loss is counted once."""
