@@ -6,6 +6,7 @@ import msgspec
 
 from pipeline import contract
 
+_TIMESTAMP_LENGTH_MAX = 15  # more digits are later than the year 9999
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _XRAY = re.compile(
     r"Root=1-(?P<time>[0-9a-f]{8})-(?P<random>[0-9a-f]{24});Parent=(?P<parent>[0-9a-f]{16});Sampled=(?P<sampled>[01])"
@@ -21,7 +22,7 @@ class Message(msgspec.Struct, eq=False, gc=False):
     value: bytes
     """The body; empty once it is not needed any more. Never logged."""
     sent_at: str | None = None
-    """Milliseconds since the epoch, decimal text; None from a server that doesn't say."""
+    """Milliseconds since the epoch, decimal digits; None from a server that doesn't say. The worker judges it."""
     group_id: str | None = None
     """Only of a FIFO queue; order is kept within it."""
     receive_count: int = 1
@@ -41,6 +42,11 @@ class Message(msgspec.Struct, eq=False, gc=False):
 def body_bytes(body: str) -> bytes:
     """The body as it was sent. Where a server lets lone surrogates pass (SQS doesn't), the worker refuses them."""
     return body.encode("utf-8", "surrogatepass")
+
+
+def sent_timestamp(text: str | None) -> str | None:
+    """SQS's SentTimestamp as the record's header says it; None where a server says none, or something that is no time."""
+    return text if text is not None and len(text) <= _TIMESTAMP_LENGTH_MAX and text.isascii() and text.isdigit() else None
 
 
 def trace_context(traceparent: str | None, xray_header: str | None) -> str | None:

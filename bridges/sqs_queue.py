@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from bridges.http_connections import WaitToRead
-from bridges.message import Message, body_bytes, trace_context
+from bridges.message import Message, body_bytes, sent_timestamp, trace_context
 from bridges.sqs_answers import AnswerT, AttributesAnswer, BatchAnswer, ReceiveAnswer, ReceivedMessage
 from bridges.sqs_client import ATTEMPTS_MAX, CONNECT_SECONDS, SqsClient, boto3_session
 from bridges.sqs_errors import translated
@@ -138,7 +138,7 @@ class SqsQueue:
                 message_id=received.message_id,
                 receipt_handle=received.receipt_handle,
                 value=body_bytes(received.body),
-                sent_at=received.attributes.sent_timestamp,
+                sent_at=sent_timestamp(received.attributes.sent_timestamp),
                 group_id=received.attributes.message_group_id if is_fifo else None,  # a standard queue's groups promise no order
                 receive_count=int(received.attributes.approximate_receive_count),
                 traceparent=_traceparent(received),

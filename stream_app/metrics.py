@@ -206,6 +206,10 @@ class WorkerMetrics:
         self.batch_splits = counter("batch_splits_total", "Batches halved because Postgres refused a row in them.")
         self.writes_fenced = counter("writes_fenced_total", "Writes refused because another worker had claimed the partition.")
         self.claims = counter("claims_total", "Partitions claimed.")
+        self.newest_sent_at = gauge(
+            "newest_sent_at_timestamp_seconds",
+            "Sent at of the newest row when a partition was last claimed; while it lies in the future each row is looked up.",
+        )
         self.records_lost = counter("records_lost_total", "Records that Kafka's retention removed before they were read.")
         self.offsets_skipped = counter("offsets_skipped_total", "Offsets that hold no record: control records or compaction.")
         self.rebalances = counter("rebalances_total", "Assignments received from the consumer group.")

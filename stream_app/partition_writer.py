@@ -42,6 +42,9 @@ log = structlog.get_logger(__name__)
 POSITION_CHECK_SECONDS = 30.0
 """An idle partition asks Postgres this often whether its position still stands."""
 
+FUTURE_SECONDS = 3_600.0
+"""Clocks differ; a newest row that is further ahead than this is told of. The alert RowsFromTheFuture has the same bound."""
+
 
 class State(StrEnum):
     """What a partition is doing; shown by /readyz."""
@@ -228,7 +231,7 @@ class PartitionWriter:
                 claim, position = await self._store.claim(self.partition, log_start, topic_id)
                 log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
                 check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
-                claimed = self._claimed_writer(claim, position, await self._store.newest_sent_at_ms())
+                claimed = self._claimed_writer(claim, position, await self._newest_sent_at_ms())
                 if position < log_start:
                     await self._pass_lost(claimed, log_start)
                 await self._start_receiving(claim, claimed.next_offset, log_end)
@@ -236,6 +239,15 @@ class PartitionWriter:
                 self._log.info("partition_claimed", epoch=claim.epoch, next_offset=claimed.next_offset, log_end_offset=log_end)
                 return claimed
         return None
+
+    async def _newest_sent_at_ms(self) -> int:
+        """Of all rows. One from the future costs each row a look-up until its time has come: it is said."""
+        newest_ms = await self._store.newest_sent_at_ms()
+        self._metrics.newest_sent_at.set(newest_ms / 1_000)
+        ahead_seconds = newest_ms / 1_000 - self._wall_clock()
+        if ahead_seconds > FUTURE_SECONDS:
+            self._log.warning("rows_from_the_future", newest_ms=newest_ms, each_row_looked_up_for_seconds=round(ahead_seconds))
+        return newest_ms
 
     async def _pass_lost(self, claimed: ClaimedWriter, log_start: int) -> None:
         """Move the position to where the log begins now, be it without a record to write: the loss is counted once."""

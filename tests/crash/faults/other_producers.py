@@ -27,6 +27,7 @@ LEFT_OPEN_SECONDS = 45
 ABORTED_WITHIN_SECONDS = 20
 """Beyond that: the broker looks every 10 s, and a worker every 5 s."""
 YEAR_9999_MS = 253_402_300_799_000
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
 
 
 def _logins(system: System, count: int) -> list[MadeUpLogin]:
@@ -55,8 +56,8 @@ def _strange_ones(producer: TopicProducer, logins: Iterator[MadeUpLogin]) -> int
         ([*headers(message_id(), now), *headers(message_id(), "not the first")], now),
         (headers(message_id(), now)[:1], None),
         (headers(None, now)[1:], now),
-        (headers(message_id(), 0), 0),
-        (headers(message_id(), YEAR_9999_MS), YEAR_9999_MS),
+        (headers(message_id(), now - DAY_MS), now - DAY_MS),
+        (headers(message_id(), now + MINUTE_MS), now + MINUTE_MS),
     ]
     for strange, sent_at in fine:
         producer.send_strange(good(next(logins)), strange, sent_at)
@@ -74,9 +75,13 @@ def _strange_ones(producer: TopicProducer, logins: Iterator[MadeUpLogin]) -> int
     ]
     for header, strange, sent_at in wrong:
         producer.send_strange(_without_a_good_header(good(next(logins)), header), strange, sent_at)
+    implausible = (0, now // 1_000, now - 365 * DAY_MS, now + DAY_MS, YEAR_9999_MS)
+    for time_ms in implausible:
+        letter = _without_a_good_header(good(next(logins)), HEADER_SENT_AT)
+        producer.send_strange(replace(letter, reason="sent_at_implausible"), headers(message_id(), time_ms), None)
     producer.send_strange(Message("", Ending.DEAD_LETTER, ("", ""), reason="empty_body"), [], None)
     producer.send_strange(bad("null", next(logins)), [], None)
-    return len(fine) + len(wrong) + 2
+    return len(fine) + len(wrong) + len(implausible) + 2
 
 
 @fault(
