@@ -161,7 +161,10 @@ async def test_a_message_is_another_one_if_either_its_id_or_its_time_differs(sto
         )
         there = [replace(each, headers=pair) for each, pair in zip(crossed, pairs, strict=True)]
         assert (await store.write(claim, batch_of(there, first_offset, first_offset + 2))).rows == 2
-    same_id = [replace(each, headers=(first_id, ("sent-at", b"%d" % time))) for time, each in enumerate(records([login()] * 3, 4))]
+    same_id = [
+        replace(each, headers=(first_id, ("sent-at", b"%d" % time)), timestamp=time)
+        for time, each in enumerate(records([login()] * 3, 4))
+    ]
     assert (await store.write(claim, batch_of(same_id, 4, 7))).rows == 3
 
 

@@ -188,6 +188,14 @@ def test_a_record_of_another_producer_is_as_old_as_kafka_says(scene: Scene) -> N
     assert scene.shown("lag_seconds") == pytest.approx(HOUR, abs=15)
 
 
+@pytest.mark.parametrize("sent_ago", [40 * 86_400, -2 * HOUR, 1.7e9], ids=["40 days", "ahead", "1970"])
+def test_a_sent_at_that_the_worker_refuses_is_not_believed_here_either(scene: Scene, sent_ago: float) -> None:
+    scene.produce(1, sent_ago=sent_ago)
+    scene.clock_ahead = HOUR
+    scene.look()
+    assert scene.shown("lag_seconds") == pytest.approx(HOUR, abs=15)
+
+
 def test_what_is_no_record_does_not_wait(scene: Scene) -> None:
     """The log ends with the control record of a transaction, which nobody is ever given."""
     scene.produce(3, transactional_id=scene.topic)

@@ -1,7 +1,7 @@
 import pytest
 from login_records import MESSAGE_ID, SENT_AT_BOUNDS, SENT_AT_MS, record
 
-from bridges.message import Message, body_bytes, record_headers, record_key, trace_context
+from bridges.message import Message, body_bytes, record_headers, record_key, sent_timestamp, trace_context
 from stream_app import message_headers
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -57,3 +57,14 @@ def test_the_group_is_the_key_where_there_is_one() -> None:
     assert record_key(Message("id", "handle", b'{"user_id": "u"}', group_id="g")) == b"g"
     assert record_key(Message("id", "handle", b'{"user_id": "u"}')) == b"u"
     assert record_key(Message("id", "handle", b"\xed\xa0\x80")) == b"id"
+
+
+@pytest.mark.parametrize("text", ["0", "1763900000000", "999999999999999"])
+def test_what_sqs_says_of_the_time_is_passed_on_for_the_worker_to_judge(text: str) -> None:
+    assert sent_timestamp(text) == text
+
+
+@pytest.mark.parametrize("text", [None, "", "-1", "1.7e12", "1763900000.5", " 1763900000000", "yesterday", "\u0663", "9" * 16])
+def test_what_is_no_time_counts_as_not_said(text: str | None) -> None:
+    """The bridge calculates with it, and the record is a login all the same: Kafka's timestamp stands in."""
+    assert sent_timestamp(text) is None
