@@ -8,7 +8,7 @@ import structlog
 
 from bridges.metrics import BridgeMetrics
 from bridges.receipts import EXTEND_AT
-from bridges.settings import BridgeSettings
+from bridges.settings import RELEASE_SECONDS, BridgeSettings
 from bridges.sqs_errors import QUEUE_ERRORS
 from bridges.sqs_queue import QueueAttributes, SqsQueue
 from bridges.sqs_to_kafka import SqsToKafka
@@ -21,9 +21,6 @@ _log = structlog.stdlib.get_logger("bridges.bridge")
 
 VISIBILITY_SECONDS_MIN = 2
 """A shorter visibility timeout of the queue leaves no time to extend it."""
-
-RELEASE_SECONDS = 1.5
-"""The end of the shutdown time, which is for making visible what could not be finished."""
 
 KAFKA_RENEW_SECONDS = 20.0
 """How long no broker may answer before the producer is made anew, and again."""

@@ -7,6 +7,9 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Port
 
+RELEASE_SECONDS = 1.5
+"""The end of the shutdown time, which is for making visible what could not be finished."""
+
 RECEIVE_MESSAGES_MAX = 10
 """What one ReceiveMessage, DeleteMessageBatch or ChangeMessageVisibilityBatch may carry; SQS's own bound."""
 
@@ -56,7 +59,7 @@ class BridgeSettings(KafkaSettings, LogSettings):
         ge=1,
         le=300,
         description="How long a stop may take to finish what is held; the rest is made visible again. More than "
-        "BRIDGE_RECEIVE_WAIT_SECONDS, less than the supervisor waits before it kills.",
+        "BRIDGE_RECEIVE_WAIT_SECONDS by 2.5 at least, less than the supervisor waits before it kills.",
     )
     bridge_web_bind: str = Field("127.0.0.1", description="Address that serves /metrics, /livez and /readyz.")
     bridge_web_port: Port = Field(6060, description="Its port, or the next free one after it; 0: any free port.")
@@ -71,9 +74,10 @@ class BridgeSettings(KafkaSettings, LogSettings):
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
-        if self.bridge_shutdown_seconds <= self.bridge_receive_wait_seconds:
+        if self.bridge_shutdown_seconds < self.bridge_receive_wait_seconds + RELEASE_SECONDS + 1:
             raise ValueError(
-                "BRIDGE_SHUTDOWN_SECONDS must be more than BRIDGE_RECEIVE_WAIT_SECONDS: a stop waits for open requests"
+                "BRIDGE_SHUTDOWN_SECONDS must be 2.5 more than BRIDGE_RECEIVE_WAIT_SECONDS: a stop waits for open requests, and "
+                "then gives back what it holds"
             )
         if self.bridge_linger_seconds * 2 > self.bridge_produce_timeout_seconds:
             raise ValueError("BRIDGE_LINGER_SECONDS must be at most half of BRIDGE_PRODUCE_TIMEOUT_SECONDS")

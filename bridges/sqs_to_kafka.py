@@ -214,10 +214,12 @@ class SqsToKafka:
                 return
             self._intake.waiting += 1
             try:
-                while not self._intake.read(receive, length, len(self.receipts), self.receipts.body_bytes):
+                while True:
                     beat()
                     if self.letting_go.is_set() or (left := abandon_at - self._monotonic()) <= 0:
                         raise AnswerAbandonedError
+                    if self._intake.read(receive, length, len(self.receipts), self.receipts.body_bytes):
+                        return
                     self.held.wait(min(left, _WAIT_SECONDS))
             finally:
                 self._intake.waiting -= 1
@@ -359,8 +361,11 @@ class SqsToKafka:
         expired = 0
         with self.held:
             for message, answer in zip(messages, answers, strict=True):
-                if answer is not Answer.FAILED and self.receipts.settle(message) and answer is Answer.EXPIRED:
+                if answer is Answer.FAILED:
+                    continue
+                if self.receipts.settle(message) and answer is Answer.EXPIRED:
                     expired += 1
+                self.receipts.drop_body(message)  # also of one whose receipt expired while Kafka had it
             self.held.notify_all()
         if expired:
             self._metrics.expired.inc(expired)

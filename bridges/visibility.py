@@ -78,6 +78,10 @@ class Visibility:
             return
         for chunk in chunks(given_up):
             self._release(chunk)
+            with self._held:
+                for message in chunk:
+                    self._receipts.drop_body(message)  # they waited behind another of their group: nobody produces them
+                self._held.notify_all()
 
     def _extend(self, messages: Sequence[Message]) -> None:
         asked_at, seconds = self._monotonic(), self.seconds
@@ -98,11 +102,11 @@ class Visibility:
             _log.warning("receipts_expired", messages=expired)
 
     def _release(self, messages: Sequence[Message]) -> None:
+        """Their bodies stay: at a stop another thread may just be producing one, and an empty record must not stand for it."""
         answers = self._change(messages, 0)
         with self._held:
             for message in messages:
                 self._receipts.settle(message)
-                self._receipts.drop_body(message)
             self._held.notify_all()
         self._metrics.released.inc(answers.count(Answer.OK))
 

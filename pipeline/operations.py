@@ -128,8 +128,9 @@ class OperationsServer:
         """Serve; :meth:`bind` first if that was not done. The thread takes the signals that the calling one takes."""
         if self._listener is None:
             self.bind()
-        self._server = HttpServer(cast("socket.socket", self._listener), self._pages.answer)
-        self._server.start()
+        server = HttpServer(cast("socket.socket", self._listener), self._pages.answer)
+        server.start()
+        self._server = server  # only now: crash() takes one that has not begun for one that has ended
 
     def stop(self) -> None:
         """Stop serving. Safe when not started."""
@@ -174,6 +175,10 @@ def _called(application: WSGIApplication, request: Request) -> Answer:
         "HTTP_ACCEPT": request.headers.get("accept", ""),
         "HTTP_ACCEPT_ENCODING": request.headers.get("accept-encoding", ""),
     }
-    body = b"".join(application(environ, start_response))
+    try:
+        body = b"".join(application(environ, start_response))
+    except (TypeError, ValueError):  # prometheus_client trips over some Accept headers: then it is asked without one
+        started.clear()
+        body = b"".join(application({**environ, "HTTP_ACCEPT": ""}, start_response))
     ((status, headers),) = started
     return Answer(HTTPStatus(int(status.split(" ", 1)[0])), body, tuple(headers))

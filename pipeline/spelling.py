@@ -38,6 +38,11 @@ FOREIGN = frozenset(
         "F_WEB_BIND",  # Faust's
         "F_WEB_PORT",
         "LOGLEVEL",  # of many programs; LOG_LEVEL is ours
+        "MONITOR_EXIT_CODE",  # systemd's, for a unit that another one's success or failure starts
+        "MONITOR_EXIT_STATUS",
+        "MONITOR_INVOCATION_ID",
+        "MONITOR_SERVICE_RESULT",
+        "MONITOR_UNIT",
         "POSTGRESQL_PASSWORD_FILE",  # Bitnami's image
         "POSTGRES_PASSWORD",  # the official image, which also has POSTGRES_PASSWORD_FILE, as we do
         "WINDOW_MANAGER",  # a desktop's
@@ -75,7 +80,7 @@ def misspelt(environment: Mapping[str, str], known: Iterable[str]) -> list[str]:
     problems: list[str] = []
     for name in sorted(environment):
         value = environment[name]
-        if name in settings or name in FOREIGN or not value:
+        if name in settings or name.upper() in FOREIGN or not value:
             continue
         if _SERVICE_LINK.search(name) or is_service_address(name, value):
             continue

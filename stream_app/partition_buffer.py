@@ -138,6 +138,9 @@ class PartitionBuffer:
             for records, size in self._window.slices(started, self._budget.batch_bytes_max, draft.origins):
                 self._builder.add(draft, records)
                 next_offset, unpacked = records[-1].offset + 1, unpacked + size
+            if unpacked:
+                self._metrics.offsets_skipped.inc(self._window.offsets_without_record - skipped)
+                self._metrics.build_seconds.observe(self._monotonic() - started)
         except BaseException:
             self._budget.bytes_used -= packed - self._window.bytes
             raise
@@ -147,9 +150,7 @@ class PartitionBuffer:
         self._budget.bytes_used += unpacked
         held = unpacked + packed - self._window.bytes  # its chunks are kept until it is written
         built = BuiltBatch(batch, held, batch.oldest_sent_at_ms)
-        self._built.append(built)
-        self._metrics.offsets_skipped.inc(self._window.offsets_without_record - skipped)
-        self._metrics.build_seconds.observe(self._monotonic() - started)
+        self._built.append(built)  # last: whoever is told that there is none gives its turn back
         return built
 
     def let_go(self, built: BuiltBatch) -> None:

@@ -32,7 +32,7 @@ class SentAtBounds:
     def hold(self, earliest_ms: int, latest_ms: int, first_timestamp_ms: int, last_timestamp_ms: int) -> bool:
         """Whether all times from the earliest to the latest are plausible for all timestamps from the first to the last."""
         return (
-            first_timestamp_ms > 0
+            first_timestamp_ms >= 0
             and latest_ms - first_timestamp_ms <= self.ahead_ms_max
             and last_timestamp_ms - earliest_ms <= self.age_ms_max
         )

@@ -7,6 +7,7 @@ view would run its functions for whoever reads it), so it is held by a lock, see
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from io import StringIO
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
@@ -99,7 +100,9 @@ class Inspection:
         for name, kind, *_ in self.ask("look_at_tables"):
             if name == RECORD and kind != "r":
                 raise FatalError(f"{self._place(RECORD)} is no table: somebody else made it; as its owner: DROP it")
-        return frozenset(name for (name,) in self.ask("read_record"))
+        names = StringIO()
+        self._cursor.copy_expert(self._queries["read_record"], names)
+        return frozenset(names.getvalue().splitlines())
 
     def refuse_others_record(self) -> None:
         """Raise :class:`FatalError` if the table of what was applied belongs to somebody else.

@@ -11,7 +11,8 @@ Corrupt records are the errors that they are in aiokafka, at the same record.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any, Final
@@ -143,13 +144,25 @@ def _old(packed: memoryview, batch: Any, start: int) -> Piece[KafkaRecord]:
     return Piece((_held(record) for record in _since(start, batch, None)), 1, size)
 
 
+@dataclass(frozen=True, slots=True)
+class _WithoutTimestamp:
+    """A record of a form that may have none: aiokafka says None then, and everything here counts on a number."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = -1
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
 def _held(record: KafkaRecord) -> KafkaRecord:
     size = len(record.key or b"") + len(record.value or b"")
+    timestamp: int | None = record.timestamp
     if size <= RECORD_BYTES_MAX:
-        return record
+        return record if timestamp is not None else _WithoutTimestamp(record.offset, record.key, record.value)
     return LargeRecord(
         offset=record.offset,
-        timestamp=record.timestamp,
+        timestamp=-1 if timestamp is None else timestamp,
         size=size,
         key_excerpt=None if record.key is None else Excerpt.of([record.key]),
         value_excerpt=None if record.value is None else Excerpt.of([record.value]),
@@ -253,7 +266,7 @@ class _Walk:
         """See :func:`pieces`."""
         header, source = self._header, self._source
         try:
-            if header.base_offset < start:
+            if header.base_offset < start and self._next()[1] < start:  # compaction may have removed what was before
                 yield Unread(start, header.timestamp(0), partial(self._go_to, start))
             while self._gone < header.count:
                 count, end, large_bytes = self._small_records()

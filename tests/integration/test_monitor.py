@@ -188,7 +188,7 @@ def test_a_record_of_another_producer_is_as_old_as_kafka_says(scene: Scene) -> N
     assert scene.shown("lag_seconds") == pytest.approx(HOUR, abs=15)
 
 
-@pytest.mark.parametrize("sent_ago", [40 * 86_400, -2 * HOUR, 1.7e9], ids=["40 days", "ahead", "1970"])
+@pytest.mark.parametrize("sent_ago", [40 * 86_400, -2 * 86_400, 1.7e9], ids=["40 days", "ahead", "1970"])
 def test_a_sent_at_that_the_worker_refuses_is_not_believed_here_either(scene: Scene, sent_ago: float) -> None:
     scene.produce(1, sent_ago=sent_ago)
     scene.clock_ahead = HOUR

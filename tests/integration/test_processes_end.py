@@ -53,7 +53,7 @@ class Process(ChildProcess):
             "BRIDGE_WEB_PORT": str(self.port),
             "MONITOR_WEB_PORT": str(self.port),
             "BRIDGE_RECEIVE_WAIT_SECONDS": "1",
-            "BRIDGE_SHUTDOWN_SECONDS": "1.5",
+            "BRIDGE_SHUTDOWN_SECONDS": "3.5",
             "SQS_QUEUE_URL": f"http://{NOWHERE}/1/queue",
             **MADE_UP_CREDENTIALS,
             "KAFKA_BOOTSTRAP_SERVERS": NOWHERE,

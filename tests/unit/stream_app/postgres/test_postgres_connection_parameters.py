@@ -39,8 +39,8 @@ def test_role_and_timeout_hold_from_the_first_moment_and_over_the_dsn() -> None:
 
 def test_without_a_role_statements_may_take_their_time() -> None:
     options = parameters("host=h", role=None)["options"]
-    assert "role" not in options
-    assert options.endswith("-c statement_timeout=0 -c search_path=pg_catalog,pg_temp")
+    assert "role=" not in options
+    assert options.endswith("-c statement_timeout=0 -c row_security=off -c search_path=pg_catalog,pg_temp")
 
 
 def test_silent_connection_is_given_up_after_the_set_time() -> None:
