@@ -12,7 +12,7 @@ from bridges.memory import held_bytes
 from bridges.message import Message
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
-from bridges.sqs_queue import SqsQueue
+from bridges.sqs_queue import Answer, SqsQueue
 from bridges.sqs_to_kafka import SqsToKafka
 
 MEBIBYTE = 1_048_576
@@ -146,3 +146,20 @@ def test_large_bodies_are_let_go_of_when_kafka_has_them_though_sqs_has_not_delet
     assert scene.forwarding.receipts.body_bytes == 100
     assert scene.metric("bridge_forwarded_bytes_total") == MEBIBYTE + 100
     assert scene.metric("bridge_in_flight_messages") == 2
+
+
+def test_a_stop_leaves_its_body_to_a_message_that_another_thread_may_just_be_producing(scene: Scene) -> None:
+    """It would go to Kafka empty, be acknowledged, and its message be deleted."""
+    (message,) = scene.holds(1)
+    scene.forwarding.visibility._change = lambda messages, _: [Answer.OK] * len(messages)  # type: ignore[method-assign,assignment]
+    scene.forwarding.visibility.release([message], 5)
+    assert (len(message.value), message in scene.forwarding.receipts) == (MEBIBYTE, False)
+
+
+def test_a_message_whose_receipt_expired_while_kafka_had_it_is_counted_back_when_it_is_deleted(scene: Scene) -> None:
+    receipts = scene.forwarding.receipts
+    (message,) = scene.holds(1)
+    receipts.settle(message)  # its extension was refused
+    message.acknowledged = True
+    scene.forwarding._on_delete_answers([message], [Answer.EXPIRED])
+    assert receipts.body_bytes == 0

@@ -46,6 +46,12 @@ def test_metrics_come_in_the_form_and_packing_that_is_asked_for() -> None:
     assert gzip.decompress(answer.body).endswith(b"# EOF\n")
 
 
+def test_an_accept_header_that_the_library_trips_over_gets_plain_text() -> None:
+    answer = asked("/metrics", accept="application/openmetrics-text; version=abc")
+    assert (answer.status, dict(answer.headers)["Content-Type"][:10]) == (HTTPStatus.OK, "text/plain")
+    assert b"made_up_total 3.0" in answer.body
+
+
 def test_metrics_can_be_asked_for_by_name() -> None:
     assert b"made_up_total" not in asked("/metrics", query="name[]=another").body
 

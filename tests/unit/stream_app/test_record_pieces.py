@@ -12,8 +12,10 @@ import pytest
 import zstandard
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from login_records import headers, login
 from packed_bombs import CODECS, MEBIBYTE, SNAPPY, ZSTD, Body, Headers, batch_of_packed, bomb, number, packed_by, record_parts
@@ -402,3 +404,26 @@ def test_corrupt_packing_is_an_error_at_its_place(codec: int) -> None:
 def test_an_unknown_codec_is_an_error_at_its_place() -> None:
     it = chunk_of(batch_of_packed(5, b"x", 1))
     assert isinstance(it.next, Unreadable)
+
+
+@pytest.mark.parametrize("start", [100, 101, 105])
+def test_a_large_batch_that_compaction_took_the_first_records_from_is_read_once(start: int) -> None:
+    """The cleaner leaves the batch's base offset: the position, or the first record that is left, may be behind it."""
+    batch = DefaultRecordBatchBuilder(
+        magic=2, compression_type=1, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 30
+    )
+    for delta in range(5, 45):
+        batch.append(delta, 1_000, b"key", b"%060000d" % delta, [])
+    data = bytearray(batch.build())
+    data[:8] = (100).to_bytes(8, "big")
+    data[23:27] = (44).to_bytes(4, "big")
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    assert offsets(all_of(chunk_of(bytes(data), start))) == list(range(105, 145))
+
+
+@pytest.mark.parametrize("codec", [0, 1], ids=["none", "gzip"])
+def test_records_of_a_form_without_timestamps_have_the_number_that_says_none(codec: int) -> None:
+    batch = LegacyRecordBatchBuilder(magic=0, compression_type=codec, batch_size=1 << 20)
+    for offset in range(3):
+        batch.append(offset, None, b"key", login())
+    assert [record.timestamp for record in all_of(chunk_of(bytes(batch.build())))] == [-1] * 3
