@@ -75,7 +75,7 @@ def _strange_ones(producer: TopicProducer, logins: Iterator[MadeUpLogin]) -> int
     ]
     for header, strange, sent_at in wrong:
         producer.send_strange(_without_a_good_header(good(next(logins)), header), strange, sent_at)
-    implausible = (0, now // 1_000, now - 365 * DAY_MS, now + DAY_MS, YEAR_9999_MS)
+    implausible = (0, now // 1_000, now - 365 * DAY_MS, now + 2 * DAY_MS, YEAR_9999_MS)
     for time_ms in implausible:
         letter = _without_a_good_header(good(next(logins)), HEADER_SENT_AT)
         producer.send_strange(replace(letter, reason="sent_at_implausible"), headers(message_id(), time_ms), None)
