@@ -13,6 +13,7 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
 
 from pipeline.errors import FatalError
+from pipeline.printable import printable
 from stream_app.postgres.connection import MONITOR, OPERATOR, PRIVACY_OFFICER, WRITER
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.session import (
@@ -205,8 +206,3 @@ class Inspection:
         if self._cursor.connection.server_version < PARAMETER_RIGHTS_SINCE:
             return False
         return self.ask("may_keep_rows_out_of_log", {"names": list(ERROR_SETTINGS)}) == [(True,)]
-
-
-def printable(name: str) -> str:
-    """A name out of the database, for a terminal: anybody may have given it."""
-    return "".join(character if character.isprintable() else f"\\x{ord(character):02x}" for character in name)
