@@ -434,7 +434,7 @@ def _postgres(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How far ahead is the newest row?",
-            Query(f"max(stream_newest_sent_at_timestamp_seconds{{{WORKER}}}) - time() > 0", "seconds from now"),
+            Query(f"clamp_min(max(stream_newest_sent_at_timestamp_seconds{{{WORKER}}}) - time(), 0)", "seconds from now"),
             unit="s",
             description="When a partition was last claimed. As long as it lies ahead, each row is looked up before it is written.",
         )
