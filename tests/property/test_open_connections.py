@@ -21,10 +21,10 @@ class FakeConnection:
     is_lent: bool = False
 
     async def close(self) -> None:
+        """Closed at once, as aiopg does it: whoever waits for it may be cancelled."""
+        self.closed = True
+        self.server.open.discard(self)
         await asyncio.sleep(0)
-        if not self.closed:
-            self.closed = True
-            self.server.open.discard(self)
 
 
 @dataclass
@@ -89,6 +89,7 @@ STEP = st.one_of(
         ("statement", 0.0), ("room", 2),
     ],
 )  # fmt: skip
+@example(1, [("statement", 0.01), ("room", 2), ("wait", 0.01), ("statement", 0.0), ("cancel", 0), ("wait", 0.0), ("cancel", 0)])
 @given(st.integers(1, 4), st.lists(STEP, max_size=40))
 def test_no_connection_and_no_turn_is_lost_whatever_happens(size: int, steps: list[tuple[str, float]]) -> None:
     """At the end the server gives all again: as many statements run side by side as there should, each on its own connection."""
