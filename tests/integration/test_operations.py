@@ -1,7 +1,7 @@
 """The operations server over real sockets: what its clients do does not keep others from their answers."""
 
-import gc
 import json
+import multiprocessing
 import os
 import socket
 import threading
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from http import HTTPStatus
 from http.client import HTTPConnection
+from multiprocessing.connection import Connection
 from pathlib import Path
 from resource import RLIMIT_NOFILE, getrlimit, setrlimit
 from typing import Any
@@ -297,34 +298,33 @@ class CountingListener(socket.socket):
         return super().accept()
 
 
-def test_without_file_descriptors_it_waits_and_goes_on_when_there_are_some(capfd: pytest.CaptureFixture[str]) -> None:
+def serve_without_descriptors(parent: Connection) -> None:
+    """Serve in a process of its own, where nothing but this holds or frees a file descriptor.
+
+    Sends the address; the seconds that two tries to accept took once a client waited; and how many tries there were in all.
+    """
     listener = CountingListener(fileno=listen(HOST, 0).detach())
     it = HttpServer(listener, lambda _: Answer(HTTPStatus.OK, b"all is well\n"))
     it.start()
-    usual = getrlimit(RLIMIT_NOFILE)
-    gc.collect()  # what earlier tests left would close its descriptors at any time, and the server would get one
-    with closing(socket.socket()) as client:
-        client.settimeout(10)
-        try:
-            setrlimit(RLIMIT_NOFILE, (1 + max(int(path.name) for path in Path("/proc/self/fd").iterdir()), usual[1]))
-            with ExitStack() as filled:  # whatever is free below the limit
-                fill(filled)
-                client.connect(listener.getsockname())
-                client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-                deadline = time.monotonic() + 10
-                while listener.accepts < 3:
-                    assert time.monotonic() < deadline
-                    threading.Event().wait(0.05)
-                began, tried = time.monotonic(), listener.accepts
-                while listener.accepts < tried + 2:
-                    assert time.monotonic() < deadline + 10
-                    threading.Event().wait(0.01)
-                assert time.monotonic() - began > http_server.ACCEPT_PAUSE_SECONDS  # two pauses, less what had passed of the first
-        finally:
-            setrlimit(RLIMIT_NOFILE, usual)
-        assert answer_to(client).endswith(b"all is well\n")
+    _, hard = getrlimit(RLIMIT_NOFILE)
+    with ExitStack() as filled:  # whatever is free below the limit
+        setrlimit(RLIMIT_NOFILE, (64, hard))
+        fill(filled)
+        parent.send(listener.getsockname())
+        wait_for(lambda: listener.accepts >= 1)
+        began, tried = time.monotonic(), listener.accepts
+        wait_for(lambda: listener.accepts >= tried + 2)
+        parent.send(time.monotonic() - began)
+    parent.recv()  # the client has its answer
     it.stop()
-    assert capfd.readouterr() == ("", "")
+    parent.send(listener.accepts)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
 
 
 def fill(filled: ExitStack) -> None:
@@ -334,3 +334,27 @@ def fill(filled: ExitStack) -> None:
         except OSError:
             return
         filled.callback(os.close, descriptor)
+
+
+def test_without_file_descriptors_it_waits_and_goes_on_when_there_are_some(capfd: pytest.CaptureFixture[str]) -> None:
+    spawning = multiprocessing.get_context("spawn")
+    here, there = spawning.Pipe()
+    server_process = spawning.Process(target=serve_without_descriptors, args=(there,))
+    server_process.start()
+    try:
+        assert here.poll(30)
+        with closing(socket.create_connection(here.recv(), timeout=60)) as client:
+            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert here.poll(60)
+            # Two pauses, less what had passed of the first when its try was seen.
+            assert here.recv() > http_server.ACCEPT_PAUSE_SECONDS
+            assert answer_to(client).endswith(b"all is well\n")
+        here.send("answered")
+        assert here.poll(30)
+        assert here.recv() < 20  # tries: a pause lies between them, it is no busy loop
+    finally:
+        server_process.join(10)
+        server_process.kill()
+        server_process.join()
+    assert server_process.exitcode == 0
+    assert capfd.readouterr() == ("", "")
