@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bridges.queue_url import check_queue_url
 from pipeline.settings import KafkaSettings, LogSettings, Port
 
 RECEIVE_MESSAGES_MAX = 10
@@ -14,8 +15,8 @@ class BridgeSettings(KafkaSettings, LogSettings):
     """What ``python -m bridges sqs`` reads from the environment."""
 
     sqs_queue_url: str = Field(
-        pattern=r"^https?://[^/\s]+/\S*[^/\s]$",
-        description="The queue to read, as its full URL; `.fifo` at its end makes it a FIFO queue.",
+        description="The queue to read, as its full URL, `https://sqs.REGION.amazonaws.com/ACCOUNT/NAME`; `.fifo` at its end makes "
+        "it a FIFO queue.",
     )
     bridge_receivers: int = Field(8, ge=1, le=128, description="Threads that receive at the same time when the queue is busy.")
     bridge_receive_wait_seconds: int = Field(
@@ -59,9 +60,8 @@ class BridgeSettings(KafkaSettings, LogSettings):
 
     @field_validator("sqs_queue_url")
     @classmethod
-    def _no_credentials_in_url(cls, url: str) -> str:
-        if "@" in url.split("/")[2]:
-            raise ValueError("must not hold a user or password; credentials come from boto3's own chain")
+    def _is_a_queue_url(cls, url: str) -> str:
+        check_queue_url(url)
         return url
 
     @model_validator(mode="after")

@@ -7,10 +7,11 @@ variable), type, default, bound, one line of help. ``docs/reference/settings.md`
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import SettingsError
+from pipeline.kafka_addresses import Address, parse_addresses
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -31,7 +32,9 @@ class KafkaSettings(Settings):
     """Where Kafka is, and the topic between bridge and worker."""
 
     kafka_bootstrap_servers: str = Field(
-        "127.0.0.1:9092", min_length=1, description="Kafka brokers to start from, `host:port`, comma-separated."
+        "127.0.0.1:9092",
+        min_length=1,
+        description="Kafka brokers to start from, `host:port`, comma-separated; IPv6 as `[::1]:9092`. One that answers is enough.",
     )
     kafka_topic: str = Field(
         "logins",
@@ -57,6 +60,16 @@ class KafkaSettings(Settings):
         description="Retention of the topic if it has to be created: how long Postgres may be away.",
     )
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _servers_are_addresses(cls, text: str) -> str:
+        return ",".join(str(address) for address in parse_addresses(text))  # one spelling for all clients
+
+    @property
+    def kafka_servers(self) -> tuple[Address, ...]:
+        """KAFKA_BOOTSTRAP_SERVERS, one by one."""
+        return parse_addresses(self.kafka_bootstrap_servers)
+
 
 class LogSettings(Settings):
     """How a process logs."""
@@ -77,7 +90,8 @@ def load(cls: type[SettingsT], **overrides: Any) -> SettingsT:
         return cls(**overrides)
     except ValidationError as error:
         problems = [
-            f"{'.'.join(str(part) for part in problem['loc']).upper() or 'settings'}: {problem['msg']}"
+            f"{'.'.join(str(part) for part in problem['loc']).upper() or 'settings'}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_url=False, include_input=False, include_context=False)
         ]
         raise SettingsError("; ".join(problems)) from None

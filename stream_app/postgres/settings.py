@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-from pydantic import Field, FilePath, SecretStr
+from pydantic import Field, FilePath, SecretStr, field_validator
 
 from pipeline.settings import PositiveSeconds, Settings
+from stream_app.postgres import dsn
 
 
 class PostgresSettings(Settings):
@@ -38,3 +39,10 @@ class PostgresSettings(Settings):
         le=3_600,
         description="A connection whose other end vanished without a word is given up after about this long (TCP's own timeouts).",
     )
+
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _libpq_can_read_it(cls, text: SecretStr | None) -> SecretStr | None:
+        if text is not None:
+            dsn.parse(text.get_secret_value())
+        return text
