@@ -12,8 +12,10 @@ from threading import Event
 
 import structlog
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, RetryableError
+from pipeline.kafka_reachability import Reachability
 from pipeline.operations import Health
+from pipeline.outages import Outage, OutageEvent
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
@@ -37,6 +39,7 @@ class Monitor:
         *,
         topic_log: TopicLog,
         database: Database,
+        reachability: Reachability | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,7 +51,9 @@ class Monitor:
         self._monotonic = monotonic
         self._looked_at = monotonic()
         self._tables_due_at = monotonic()
+        self._reachability = reachability or Reachability(settings)
         self._away: dict[str, str] = {}
+        self._outages = {dependency: Outage(quiet_seconds=0) for dependency in ("postgres", "kafka")}
         self._ranges: dict[int, tuple[int, int]] = {}
         self._positions: dict[int, int] = {}
         self._oldest: dict[int, tuple[int, Times]] = {}  # by partition: the offset that was looked at, and its record's times
@@ -81,17 +86,21 @@ class Monitor:
         return Health(not away, {"waiting_for": away} if away else {})
 
     def _ask(self, dependency: str, ask: Callable[[], None]) -> None:
+        outage = self._outages[dependency]
         try:
             ask()
         except PipelineError as error:
-            if dependency not in self._away:
-                log.warning("monitor_waits", dependency=dependency, problem=str(error))
-            self._away[dependency] = str(error)
+            explains = dependency == "kafka" and isinstance(error, RetryableError)
+            problem = str(self._reachability.explain(error) if explains else error)
+            event = outage.failed(self._monotonic(), type(error).__name__, problem)
+            self._away[dependency] = problem
             self._metrics.ready[dependency].set(0)
         else:
-            if self._away.pop(dependency, None) is not None:
-                log.info("monitor_goes_on", dependency=dependency)
+            event = outage.worked(self._monotonic())
+            self._away.pop(dependency, None)
             self._metrics.ready[dependency].set(1)
+        if event is not None:
+            _say(dependency, event)
 
     def _ask_postgres(self) -> None:
         self._positions = self._database.positions()
@@ -134,3 +143,10 @@ class Monitor:
             times = self._oldest[partition][1] if waits else Times(now, now)
             metrics.lag_seconds.labels(*where).set(max(0.0, now - times.sent_at))
             metrics.kept_seconds.labels(*where).set(max(0.0, now - times.kept_since))
+
+
+def _say(dependency: str, event: OutageEvent) -> None:
+    if event.kind == "recovered":
+        log.info("monitor_goes_on", dependency=dependency, seconds=event.seconds)
+    else:
+        log.warning("monitor_waits", dependency=dependency, problem=event.problem, seconds=event.seconds)
