@@ -20,12 +20,14 @@ from mode import CrashingSupervisor
 
 from pipeline import logs
 from pipeline.errors import PipelineError, RetryableError, SettingsError
+from pipeline.kafka_reachability import Reachability
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
 from stream_app.health import WorkerHealth
+from stream_app.kafka_wait import KafkaWait
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 from stream_app.metrics import WorkerMetrics
@@ -43,8 +45,6 @@ if TYPE_CHECKING:  # Faust loads the transport by the name that is registered be
     from stream_app.transport.batch_transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
-
-KAFKA_ABSENT_LOG_SECONDS = 60.0
 
 TRANSPORTS.aliases["batch"] = "stream_app.transport.batch_transport:BatchTransport"
 
@@ -65,7 +65,7 @@ class StreamApp(faust.App):
     metrics: WorkerMetrics
 
     def __init__(self, settings: WorkerSettings) -> None:
-        brokers = [f"batch://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")]
+        brokers = [f"batch://{server}" for server in settings.kafka_servers]
         super().__init__(
             settings.consumer_group,
             broker=brokers,
@@ -136,6 +136,7 @@ class StreamApp(faust.App):
             metrics=self.metrics,
         )
         self.health = WorkerHealth(self.partitions, self.metrics)
+        self.kafka = KafkaWait(Reachability(settings), self.health)
 
     def _create_directories(self) -> None:
         """Nothing: Faust would make a data directory for tables, and there are none."""
@@ -183,18 +184,14 @@ class StreamApp(faust.App):
 
     async def _wait_for_topic(self) -> None:
         loop = asyncio.get_running_loop()
-        logged_at: float | None = None
         while not self.should_stop:
             try:
                 created = await loop.run_in_executor(None, ensure_topic, self.settings)
             except RetryableError as error:
-                self.health.did_not_answer("kafka", error)
-                if logged_at is None or loop.time() - logged_at >= KAFKA_ABSENT_LOG_SECONDS:
-                    logged_at = loop.time()
-                    log.warning("waiting_for_kafka", problem=str(error))
+                await self.wait(self.kafka.failed(error))
                 await self.sleep(1.0)
                 continue
-            self.health.answered("kafka")
+            self.kafka.answered()
             if created:
                 log.info("topic_created", topic=self.settings.kafka_topic)
             return

@@ -26,9 +26,12 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - the topic's id is asked for beside the logs' ends: aiokafka knows topics by name only, and goes on with one that was made anew.
 - ``_isolation_level``: Faust reads what a transaction has taken back, unless it writes in transactions itself.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
+- the consumer's thread connects until it stands, and nothing asks it before: Faust tries once, and its tasks and ours would begin
+  to ask while it still does. How aiokafka connects: ``connecting.py``.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -46,6 +49,7 @@ from pipeline.kafka_topic import TopicId
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Partition
+from stream_app.transport.connecting import start_consumer
 from stream_app.transport.fetched_records import PackedRecords, fetch_whole
 from stream_app.transport.metadata_pace import pace_metadata
 
@@ -59,6 +63,10 @@ LOG_END_SECONDS = 5.0
 """How often the logs' ends are asked for: a paused partition's fetches no longer tell them."""
 
 LAST_COMMIT_SECONDS = 3.0
+CONNECT_AGAIN_SECONDS = 1.0
+SLOW_SECONDS = 3.0
+"""A start that still waits for Kafka says so."""
+
 THREAD_STOP_SECONDS = 5.0
 """A stop while Kafka does not answer: what is in Postgres is safe, so neither is waited for long."""
 
@@ -88,12 +96,44 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def on_start(self) -> None:
         """Connect what is asked about the topic and its log."""
-        self._topic_id = TopicId(cast("StreamApp", self.app).settings)
-        self._log_reader = self._create_worker_consumer(cast("driver.Transport", self.transport))
-        self._log_reader._group_id = None  # noqa: SLF001 - before start() it is only a setting: this one joins no group
-        await self._log_reader.start()
-        await super().on_start()
+        self._topic_id = TopicId(self._stream_app.settings)
+        transport = cast("driver.Transport", self.transport)
+        while not self.should_stop:
+            self._log_reader = self._create_worker_consumer(transport)
+            self._log_reader._group_id = None  # noqa: SLF001 - before start() it is only a setting: this one joins no group
+            self._consumer = self._create_worker_consumer(transport)
+            self.time_started = time.monotonic()
+            saying = asyncio.create_task(self._say_that_it_lasts())
+            try:
+                await self.wait(self._connect())
+            except (KafkaError, OSError) as error:  # TimeoutError is one
+                await self._log_reader.stop()
+                await self._consumer.stop()
+                await self.wait(self._tell(error))
+                await self.sleep(CONNECT_AGAIN_SECONDS)
+            else:
+                return
+            finally:
+                saying.cancel()
+
+    async def _connect(self) -> None:
+        for consumer in (self._log_reader, self._ensure_consumer()):
+            await start_consumer(consumer)
         fetch_whole(self._ensure_consumer()._fetcher)  # noqa: SLF001 - nothing is assigned yet, so nothing was fetched
+        self.parent_loop.call_soon_threadsafe(self._stream_app.kafka.answered)
+
+    async def _say_that_it_lasts(self) -> None:
+        await asyncio.sleep(SLOW_SECONDS)
+        await self._tell(TimeoutError())
+
+    async def _tell(self, error: Exception) -> None:
+        unreachable = RetryableError(f"Kafka did not answer ({type(error).__name__})")
+        unreachable.__cause__ = error
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._stream_app.kafka.failed(unreachable), self.parent_loop))
+
+    @property
+    def _stream_app(self) -> "StreamApp":
+        return cast("StreamApp", self.app)
 
     async def on_thread_stop(self) -> None:
         """Leave the group, then disconnect."""
@@ -210,6 +250,11 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_start(self) -> None:
+        """Wait until the thread has connected: what follows, this consumer's tasks among it, asks it."""
+        await super().on_start()
+        await self._thread.maybe_start()
 
     # --- whole fetches as messages
 
@@ -344,13 +389,15 @@ class BatchConsumer(driver.Consumer):
                 return
             await self._check_errors()
             self.app.health.consumer_moves()
+            if self.app.partitions.assigned:
+                self.app.kafka.holds(len(self.app.partitions.held))
             try:
                 topic_id = await self._ask(self._thread.topic_id)
                 ends = await self._ask(self._thread.log_ends, [_kafka(partition) for partition in partitions])
             except RetryableError as error:
-                self.app.health.did_not_answer("kafka", error)
+                await self.wait(self.app.kafka.failed(error))
                 continue  # the gauges keep what they knew
-            self.app.health.answered("kafka")
+            self.app.kafka.answered()
             self.app.partitions.saw_topic(topic_id)
             self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
 
