@@ -14,6 +14,7 @@ from bridges.sqs_queue import QueueAttributes, SqsQueue
 from bridges.sqs_to_kafka import SqsToKafka
 from bridges.step_threads import Beat, StepThreads
 from pipeline.errors import FatalError, RetryableError
+from pipeline.kafka_reachability import KafkaUnreachableError, Reachability
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import Health
 
@@ -49,6 +50,7 @@ class Bridge:
         self._threads = StepThreads(self._ends.put, monotonic)
         self._forwarding = SqsToKafka(settings, queue, metrics, monotonic)
         self._renew_at: float | None = None
+        self._reachability = Reachability(settings, monotonic=monotonic)
 
     def run(self) -> None:
         """Forward messages until stopped. Raises :class:`FatalError` when it can't start or a thread ended by an error."""
@@ -74,11 +76,12 @@ class Bridge:
         return Health(not dead and not stalled, {"dead_threads": dead, "stalled_threads": stalled})
 
     def readyz(self) -> Health:
-        """503 while something is waited for: it is named."""
+        """503 while something is waited for: it is named, with a code or in words."""
         started = self._forwarding.producer is not None
         both = (self._forwarding.sqs, self._forwarding.kafka)
         details = {dependency.name: {"ok": dependency.works, "code": dependency.code} for dependency in both}
-        return Health(started and all(dependency.works for dependency in both), {"started": started, **details})
+        in_words = {dependency.name: dependency.details() for dependency in both}
+        return Health(started and all(dependency.works for dependency in both), {"started": started, **details}, in_words)
 
     def _start(self, beat: Beat) -> None:
         """Wait for SQS and Kafka, then start the threads."""
@@ -86,7 +89,7 @@ class Bridge:
         try:
             attributes = forwarding.ask_attributes(beat)
             self._check(attributes)
-            created = forwarding.kafka.repeat(lambda: ensure_topic(settings), (RetryableError,), forwarding.stopping, beat)
+            created = forwarding.kafka.repeat(self._ensure_topic, (RetryableError,), forwarding.stopping, beat)
         except RetryableError:  # only when stopping
             return
         produce_timeout = min(settings.bridge_produce_timeout_seconds, attributes.visibility_seconds * EXTEND_AT)
@@ -105,6 +108,12 @@ class Bridge:
             receivers=settings.bridge_receivers,
             visibility_seconds=attributes.visibility_seconds,
         )
+
+    def _ensure_topic(self) -> bool:
+        try:
+            return ensure_topic(self._settings)
+        except RetryableError as error:
+            raise self._reachability.explain(error) from error
 
     def _check(self, attributes: QueueAttributes) -> None:
         if attributes.visibility_seconds < VISIBILITY_SECONDS_MIN:
@@ -130,13 +139,14 @@ class Bridge:
             forwarding.sqs.tick()
             forwarding.kafka.tick()
             self._probe_kafka()
+            self._explain_kafka()
             self._renew_producer()
             if self._monotonic() >= attributes_at:
                 attributes_at = self._monotonic() + _ATTRIBUTES_SECONDS
                 try:
                     self._note(self._queue.attributes())
                 except QUEUE_ERRORS as error:
-                    forwarding.sqs.failed(error.code)
+                    forwarding.sqs.failed(error.code, str(error))
                 else:
                     forwarding.sqs.worked()
             forwarding.kafka_suspected.wait(_WATCH_SECONDS)
@@ -153,6 +163,13 @@ class Bridge:
                 forwarding.kafka.failed("_ALL_BROKERS_DOWN")
         elif not forwarding.kafka.works and not forwarding.waits_for_kafka and forwarding.producer.is_reachable(_PROBE_SECONDS):
             forwarding.kafka.worked()
+
+    def _explain_kafka(self) -> None:
+        """Say why Kafka is away: what librdkafka calls it says little."""
+        kafka = self._forwarding.kafka
+        if code := kafka.code:
+            unreachable = KafkaUnreachableError(f"Kafka acknowledges nothing ({code})", code)
+            kafka.explained(str(self._reachability.explain(unreachable)))
 
     def _renew_producer(self) -> None:
         """Make the producer anew when no broker has answered it for long: it may be deaf for ever, see KafkaProducer.renew."""

@@ -12,7 +12,7 @@ from tenacity.stop import stop_when_event_set
 from tenacity.wait import wait_random_exponential
 
 from bridges.metrics import BridgeMetrics
-from bridges.outages import Outage, OutageEvent
+from pipeline.outages import Outage, OutageEvent
 
 _log = structlog.stdlib.get_logger("bridges.dependencies")
 
@@ -52,11 +52,22 @@ class Dependency:
         """The last failure's code while it fails; else empty."""
         return self._outage.code
 
-    def failed(self, code: str) -> None:
-        """Something that was asked of it failed."""
+    def details(self) -> dict[str, object]:
+        """For /readyz: whether it works, and while not the last failure's code, and why in words once that is known."""
+        problem = self._outage.problem
+        return {"ok": self.works, "code": self.code, **({"problem": problem} if problem else {})}
+
+    def failed(self, code: str, problem: str = "") -> None:
+        """Something that was asked of it failed; ``problem`` says why, where that is known at once."""
         with self._lock:
-            event = self._outage.failed(self._monotonic(), code)
+            event = self._outage.failed(self._monotonic(), code, problem)
         self._ready.set(0)
+        self._say(event)
+
+    def explained(self, problem: str) -> None:
+        """It was found out why it fails."""
+        with self._lock:
+            event = self._outage.explained(self._monotonic(), problem)
         self._say(event)
 
     def worked(self) -> None:
@@ -118,10 +129,10 @@ class Dependency:
 
     def _back_off(self, error: BaseException) -> None:
         self._backoffs.inc()
-        self.failed(str(getattr(error, "code", type(error).__name__)))
+        self.failed(str(getattr(error, "code", type(error).__name__)), str(error))
 
     def _say(self, event: OutageEvent | None) -> None:
         if event is None:
             return
         log = _log.info if event.kind == "recovered" else _log.warning
-        log(f"{self.name}_{event.kind}", failures=event.failures, seconds=event.seconds, code=event.code)
+        log(f"{self.name}_{event.kind}", failures=event.failures, seconds=event.seconds, code=event.code, problem=event.problem)

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from bridges.queue_url import check_queue_url
 from pipeline.settings import TOKEN_FILE_HELP, KafkaSettings, LogSettings, Port
 
 RELEASE_SECONDS = 1.5
@@ -18,7 +19,6 @@ class BridgeSettings(KafkaSettings, LogSettings):
     """What ``python -m bridges sqs`` reads from the environment."""
 
     sqs_queue_url: str = Field(
-        pattern=r"^https?://[^/\s]+/\S*[^/\s]$",
         examples=["https://sqs.eu-central-1.amazonaws.com/123456789012/login-queue"],
         description="The queue to read, as its full URL; `.fifo` at its end makes it a FIFO queue.",
     )
@@ -67,9 +67,8 @@ class BridgeSettings(KafkaSettings, LogSettings):
 
     @field_validator("sqs_queue_url")
     @classmethod
-    def _no_credentials_in_url(cls, url: str) -> str:
-        if "@" in url.split("/")[2]:
-            raise ValueError("must not hold a user or password; credentials come from boto3's own chain")
+    def _is_a_queue_url(cls, url: str) -> str:
+        check_queue_url(url)
         return url
 
     @model_validator(mode="after")

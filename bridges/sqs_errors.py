@@ -4,7 +4,21 @@ Every request ends in one of three ways: it worked; :class:`QueueRetryableError`
 :class:`QueueRefusedError` (what only a person can mend: no such queue, no right, no credentials).
 """
 
-from botocore.exceptions import ClientError, CredentialRetrievalError, NoCredentialsError, PartialCredentialsError
+import socket
+import ssl
+from collections.abc import Iterator
+from http.client import BadStatusLine
+from urllib.parse import urlsplit
+
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+)
 
 from pipeline.errors import FatalError, RetryableError
 
@@ -34,11 +48,14 @@ _THROTTLED = frozenset(
 )
 
 
-class QueueRetryableError(RetryableError):
-    """The request may work when it is made again. ``code`` names the failure, from SQS or boto3."""
+_TLS_RECORD = "\x15\x03"  # an alert
 
-    def __init__(self, operation: str, code: str) -> None:
-        super().__init__(f"SQS {operation}: {code}")
+
+class QueueRetryableError(RetryableError):
+    """The request may work when it is made again. ``code`` names the failure, from SQS or boto3; ``problem`` says it in words."""
+
+    def __init__(self, operation: str, code: str, problem: str | None = None) -> None:
+        super().__init__(f"SQS {operation}: {code}" + ("" if problem is None else f"; {problem}"))
         self.code = code
 
 
@@ -60,7 +77,7 @@ def translated(operation: str, error: Exception) -> tuple[QueueRetryableError | 
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return QueueRefusedError(operation, type(error).__name__, credentials), "refused"
     if isinstance(error, CredentialRetrievalError) or not isinstance(error, ClientError):
-        return QueueRetryableError(operation, type(error).__name__), "failed"
+        return QueueRetryableError(operation, type(error).__name__, _unreachable(error)), "failed"
     full_code = str(error.response.get("Error", {}).get("Code", "Unknown"))
     code = full_code.rsplit(".", 1)[-1].rsplit("#", 1)[-1]
     if code in _NO_QUEUE:
@@ -79,3 +96,40 @@ def translated(operation: str, error: Exception) -> tuple[QueueRetryableError | 
         throttled = code in _THROTTLED or status == 429  # noqa: PLR2004 - HTTP's "too many requests"
         return QueueRetryableError(operation, code), "throttled" if throttled else "failed"
     return QueueRefusedError(operation, code, remedy), "refused"
+
+
+def _unreachable(error: Exception) -> str | None:
+    """Why no answer came, with host and port; None where botocore does not tell the endpoint, as of a proxy."""
+    url = urlsplit(str(getattr(error, "kwargs", {}).get("endpoint_url", "")))
+    if url.hostname is None:
+        return None
+    where = f"{url.hostname}:{url.port or (443 if url.scheme == 'https' else 80)}"
+    causes = list(_causes(error))
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        problem = f"{url.hostname} has no address"
+    elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        problem = f"nobody listens at {where}"
+    elif isinstance(error, ConnectTimeoutError):
+        problem = f"{where} takes no connection"
+    elif isinstance(error, ReadTimeoutError):
+        problem = f"{where} takes connections and does not answer"
+    elif any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        problem = f"the certificate of {where} is for another host, has expired, or is of nobody in AWS_CA_BUNDLE"
+    elif any(isinstance(cause, ssl.SSLError) for cause in causes):
+        problem = f"{where} does not speak TLS: is https:// right?"
+    elif any(isinstance(cause, BadStatusLine) and str(cause).startswith(_TLS_RECORD) for cause in causes):
+        problem = f"{where} speaks TLS: https:// is needed"
+    elif isinstance(error, ConnectionClosedError):
+        problem = f"{where} closes connections before a whole answer"
+    else:
+        problem = f"{where} can't be reached ({type(error).__name__})"
+    return f"{problem} (AWS_ENDPOINT_URL_SQS, or AWS's own for the region)"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error came from, itself first: botocore and urllib3 keep it in several ways."""
+    seen: list[BaseException] = [error]
+    for link in seen:
+        yield link
+        further = (link.__cause__, link.__context__, getattr(link, "kwargs", {}).get("error"), *link.args)
+        seen += [one for one in further if isinstance(one, BaseException) and all(one is not other for other in seen)]

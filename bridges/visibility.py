@@ -114,7 +114,7 @@ class Visibility:
         try:
             answers = self._queue.change_visibility(messages, seconds)
         except QUEUE_ERRORS as error:
-            self._sqs.failed(error.code)
+            self._sqs.failed(error.code, str(error))
             return [Answer.FAILED] * len(messages)
         if not self._sqs.works:
             self._sqs.worked()

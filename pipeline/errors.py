@@ -20,9 +20,9 @@ class RetryableError(PipelineError):
 
 
 def cause_code(error: PipelineError) -> str:
-    """What lies behind an error, for who may not read its text: the database's code, or the name of the driver's class."""
+    """What lies behind an error, for who may not read its text: the database's code, a client's, or the driver's class's name."""
     cause = error.__cause__
-    return getattr(cause, "pgcode", None) or type(cause or error).__name__
+    return getattr(cause, "pgcode", None) or getattr(error, "code", None) or type(cause or error).__name__
 
 
 class PoisonError(PipelineError):

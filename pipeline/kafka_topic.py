@@ -8,7 +8,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipeline.contract import RECORD_BYTES_MAX
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError
+from pipeline.kafka_reachability import KafkaUnreachableError
 from pipeline.settings import KafkaSettings
 
 _REQUEST_SECONDS = 5.0  # a stop waits for one such request
@@ -57,7 +58,9 @@ def ensure_topic(settings: KafkaSettings) -> bool:
         if cause.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return False  # another process was quicker
         if cause.retriable() or cause.code() < 0:  # below 0: the client's own, such as no broker within the time
-            raise RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {cause.name()}") from error
+            raise KafkaUnreachableError(
+                f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {cause.name()}", cause.name()
+            ) from error
         raise FatalError(f"Kafka refused to create KAFKA_TOPIC {settings.kafka_topic!r}: {cause.name()}, {cause.str()}") from error
     return True
 
@@ -81,7 +84,7 @@ class TopicId:
         """The id as Kafka's own tools show it; None where Kafka tells none. Blocks for up to 11 seconds. Raises RetryableError."""
         found = self._found()
         if isinstance(found, KafkaError):
-            raise RetryableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {found.name()}")
+            raise KafkaUnreachableError(f"Kafka does not tell which topic KAFKA_TOPIC is: {found.name()}", found.name())
         return None if found == _NO_ID else found
 
     def _found(self) -> str | KafkaError:

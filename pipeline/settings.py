@@ -5,7 +5,6 @@ variable), type, default, bound, one line of help. ``docs/reference/settings.md`
 """
 
 import os
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline import foreign_variables
 from pipeline.errors import SettingsError
+from pipeline.kafka_addresses import Address, parse_addresses
 from pipeline.setting_names import SETTING_NAMES
 from pipeline.setting_words import expected
 from pipeline.spelling import is_service_address, misspelt
@@ -24,9 +24,6 @@ TOKEN_FILE_HELP = (
     "(`Authorization: Bearer …`) reads at /readyz what servers say; unset, only clients on the same machine do. Read at the start."
 )
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-_SERVER = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -50,7 +47,9 @@ class KafkaSettings(Settings):
     """Where Kafka is, and the topic between bridge and worker."""
 
     kafka_bootstrap_servers: str = Field(
-        "127.0.0.1:9092", min_length=1, description="Kafka brokers to start from, `host:port`, comma-separated."
+        "127.0.0.1:9092",
+        min_length=1,
+        description="Kafka brokers to start from, `host:port`, comma-separated; IPv6 as `[::1]:9092`. One that answers is enough.",
     )
     kafka_topic: str = Field(
         "logins",
@@ -79,10 +78,13 @@ class KafkaSettings(Settings):
 
     @field_validator("kafka_bootstrap_servers")
     @classmethod
-    def _servers_are_host_and_port(cls, servers: str) -> str:
-        if not all(_SERVER.fullmatch(server.strip()) for server in servers.split(",")):
-            raise ValueError("expected host:port, comma-separated, such as kafka-1:9092,kafka-2:9092")
-        return servers
+    def _servers_are_addresses(cls, text: str) -> str:
+        return ",".join(str(address) for address in parse_addresses(text))  # one spelling for all clients
+
+    @property
+    def kafka_servers(self) -> tuple[Address, ...]:
+        """KAFKA_BOOTSTRAP_SERVERS, one by one."""
+        return parse_addresses(self.kafka_bootstrap_servers)
 
 
 class LogSettings(Settings):

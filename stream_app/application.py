@@ -23,6 +23,7 @@ from mode import CrashingSupervisor
 from pipeline import logs
 from pipeline.ending import Ending
 from pipeline.errors import PipelineError, RetryableError, SettingsError
+from pipeline.kafka_reachability import Reachability
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.printable import printable
@@ -30,6 +31,7 @@ from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
 from stream_app.health import WorkerHealth
+from stream_app.kafka_wait import KafkaWait
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 from stream_app.metrics import WorkerMetrics
@@ -48,8 +50,6 @@ if TYPE_CHECKING:  # Faust loads the transport by the name that is registered be
     from stream_app.transport.batch_transport import BatchConsumer
 
 log = structlog.get_logger(__name__)
-
-KAFKA_ABSENT_LOG_SECONDS = 60.0
 
 STOP_SECONDS = 20.0
 """How long a stop may take beside FLUSH_SECONDS, before it is ended: a last commit, leaving the group, closing connections and
@@ -74,7 +74,7 @@ class StreamApp(faust.App):
     metrics: WorkerMetrics
 
     def __init__(self, settings: WorkerSettings) -> None:
-        brokers = [f"batch://{server.strip()}" for server in settings.kafka_bootstrap_servers.split(",")]
+        brokers = [f"batch://{server}" for server in settings.kafka_servers]
         super().__init__(
             settings.consumer_group,
             env={},  # Faust would let APP_VERSION, BROKER_URL and 80 others go over what stands here
@@ -155,6 +155,7 @@ class StreamApp(faust.App):
             metrics=self.metrics,
         )
         self.health = WorkerHealth(self.partitions, self.metrics)
+        self.kafka = KafkaWait(Reachability(settings), self.health)
         self.ending = Ending(settings.flush_seconds + STOP_SECONDS, self._what_has_crashed)
         self._operations: OperationsServer | None = None
         token = read_token(settings.web_token_file, "WEB_TOKEN_FILE")
@@ -216,18 +217,14 @@ class StreamApp(faust.App):
 
     async def _wait_for_topic(self) -> None:
         loop = asyncio.get_running_loop()
-        logged_at: float | None = None
         while not self.should_stop:
             try:
                 created = await loop.run_in_executor(None, ensure_topic, self.settings)
             except RetryableError as error:
-                self.health.did_not_answer("kafka", error)
-                if logged_at is None or loop.time() - logged_at >= KAFKA_ABSENT_LOG_SECONDS:
-                    logged_at = loop.time()
-                    log.warning("waiting_for_kafka", problem=str(error))
+                await self.wait(self.kafka.failed(error))
                 await self.sleep(1.0)
                 continue
-            self.health.answered("kafka")
+            self.kafka.answered()
             if created:
                 log.info("topic_created", topic=self.settings.kafka_topic)
             return

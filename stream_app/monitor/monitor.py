@@ -16,8 +16,10 @@ from typing import TypeAlias
 
 import structlog
 
-from pipeline.errors import PipelineError, cause_code
+from pipeline.errors import PipelineError, RetryableError, cause_code
+from pipeline.kafka_reachability import Reachability
 from pipeline.operations import Health
+from pipeline.outages import Outage, OutageEvent
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.settings import MonitorSettings
@@ -46,6 +48,7 @@ class Monitor:
         *,
         topic_log: TopicLog,
         database: Database,
+        reachability: Reachability | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,7 +61,9 @@ class Monitor:
         self._monotonic = monotonic
         self._looked_at = monotonic()
         self._tables_due_at = monotonic()
+        self._reachability = reachability or Reachability(settings)
         self._away: dict[str, tuple[str, str]] = {}  # a code, and the error's text
+        self._outages = {dependency: Outage(quiet_seconds=0) for dependency in ("postgres", "kafka")}
         self._ranges: dict[int, LogRange] = {}
         self._transactions: dict[int, TransactionWatch] = {}
         self._positions: dict[int, int] = {}
@@ -103,17 +108,21 @@ class Monitor:
         )
 
     def _ask(self, dependency: str, ask: Callable[[], None]) -> None:
+        outage = self._outages[dependency]
         try:
             ask()
         except PipelineError as error:
-            if dependency not in self._away:
-                log.warning("monitor_waits", dependency=dependency, problem=str(error))
-            self._away[dependency] = cause_code(error), str(error)
+            explained = self._reachability.explain(error) if dependency == "kafka" and isinstance(error, RetryableError) else error
+            code, problem = cause_code(explained), str(explained)
+            event = outage.failed(self._monotonic(), code, problem)
+            self._away[dependency] = code, problem
             self._metrics.ready[dependency].set(0)
         else:
-            if self._away.pop(dependency, None) is not None:
-                log.info("monitor_goes_on", dependency=dependency)
+            event = outage.worked(self._monotonic())
+            self._away.pop(dependency, None)
             self._metrics.ready[dependency].set(1)
+        if event is not None:
+            _say(dependency, event)
 
     def _ask_postgres(self) -> None:
         self._positions = self._database.positions()
@@ -190,3 +199,10 @@ def _found(known: _Oldest, wanted: Mapping[int, int], ask: Callable[[Mapping[int
     unknown = {partition: offset for partition, offset in wanted.items() if partition not in still}
     found = ask(unknown) if unknown else {}
     return still | {partition: (unknown[partition], times) for partition, times in found.items()}
+
+
+def _say(dependency: str, event: OutageEvent) -> None:
+    if event.kind == "recovered":
+        log.info("monitor_goes_on", dependency=dependency, seconds=event.seconds)
+    else:
+        log.warning("monitor_waits", dependency=dependency, problem=event.problem, seconds=event.seconds)

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import psycopg2
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
-from psycopg2.extensions import parse_dsn
 
 from pipeline.errors import SettingsError
 from pipeline.secret_files import check_secret_file, read_secret_file
+from stream_app.postgres import dsn
 from stream_app.postgres.errors import translate
 from stream_app.postgres.session import SEARCH_PATH, open_session
 from stream_app.postgres.settings import PostgresSettings
@@ -56,13 +56,7 @@ def connection_parameters(settings: PostgresSettings, *, role: str | None, appli
     """
     if settings.postgres_dsn is None:
         raise SettingsError("POSTGRES_DSN: not set; expected postgresql://user@host/database or host=… dbname=… user=…")
-    try:
-        given = parse_dsn(settings.postgres_dsn.get_secret_value())
-    except psycopg2.ProgrammingError:  # its message quotes the DSN, and with it maybe the password: it is not chained
-        raise SettingsError(
-            "POSTGRES_DSN: libpq can't read it; expected postgresql://user@host/database or host=… dbname=… user=…, "
-            "special characters percent-encoded or quoted"
-        ) from None
+    given = dsn.parse(settings.postgres_dsn.get_secret_value())
     silence = settings.postgres_silence_seconds
     parameters = ConnectionParameters(
         connect_timeout=str(settings.postgres_connect_timeout_seconds),
@@ -71,10 +65,10 @@ def connection_parameters(settings: PostgresSettings, *, role: str | None, appli
         keepalives_count=str(_KEEPALIVE_PROBES),
         tcp_user_timeout=str(silence * 1_000),
     )
-    parameters.update({name: str(value) for name, value in given.items()})
+    parameters.update(given)
     parameters["application_name"] = application_name
     parameters["client_encoding"] = "UTF8"
-    parameters["options"] = _options(settings, role, str(given.get("options", "")))
+    parameters["options"] = _options(settings, role, given.get("options", ""))
     for name, value in (
         ("sslmode", settings.postgres_sslmode),
         ("sslrootcert", settings.postgres_sslrootcert),

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, FilePath, SecretStr, field_validator
 
 from pipeline.settings import PositiveSeconds, Settings
+from stream_app.postgres import dsn
 
 _SCHEMA = re.compile(r"[^\W\d][\w$-]*")
 """What stands in a quoted name, in a literal and in psycopg2's statements as it is."""
@@ -59,3 +60,10 @@ class PostgresSettings(Settings):
         if name.startswith("pg_") or name == "information_schema":
             raise ValueError("expected a schema for tables; this one is Postgres's own")
         return name
+
+    @field_validator("postgres_dsn")
+    @classmethod
+    def _libpq_can_read_it(cls, text: SecretStr | None) -> SecretStr | None:
+        if text is not None:
+            dsn.parse(text.get_secret_value())
+        return text

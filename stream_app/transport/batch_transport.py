@@ -27,31 +27,27 @@ aiokafka 0.14.0 (``consumer/fetcher.py``). What is replaced, and why:
 - ``_isolation_level``: Faust reads what a transaction has taken back, unless it writes in transactions itself.
 - ``on_crash`` of the thread: mode prints the error, with its text, past the log.
 - ``verify_event_path``: Faust's stall detector would call a pause for back-pressure a stall; /livez and /readyz tell better.
+- the consumer's thread connects until it stands, and nothing asks it before: Faust tries once, and its tasks and ours would begin
+  to ask while it still does. How aiokafka connects: ``connecting.py``.
 """
 
 import asyncio
-import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-import aiokafka
 import structlog
 from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from pipeline.errors import RetryableError, cause_code
-from pipeline.kafka_topic import TopicId
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
 from stream_app.positions import Partition
 from stream_app.transaction_producers import transaction_producers
-from stream_app.transport.fetched_records import PackedRecords, fetch_whole
-from stream_app.transport.log_reader import LogReader
-from stream_app.transport.metadata_pace import pace_metadata
+from stream_app.transport.consumer_thread import BatchConsumerThread
 
 if TYPE_CHECKING:
     from stream_app.application import StreamApp
@@ -63,128 +59,10 @@ LOG_END_SECONDS = 5.0
 """How often the logs' ends are asked for: a paused partition's fetches no longer tell them."""
 
 LAST_COMMIT_SECONDS = 3.0
-THREAD_STOP_SECONDS = 5.0
-"""A stop while Kafka does not answer: what is in Postgres is safe, so neither is waited for long."""
-
-BROKER_WAIT_MILLISECONDS = 250
-"""How long a fetch may wait in the broker for a first record. aiokafka has one fetch under way for each broker, so this is also the
-longest that a partition which is resumed waits for the others' fetch."""
-
-ANSWER_BYTES_MAX = 4 * 1_048_576
-"""Of one answer of a broker, packed, all partitions together: so memory does not grow with their number. A larger record comes."""
-
-PARTITIONS_FETCH_BYTES_MAX = 16 * 1_048_576
-PARTITION_FETCH_BYTES_MAX = 1_048_576
-"""Of all partitions together, and of one, packed: aiokafka holds a fetch of each. A larger record comes, too."""
 
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05
 """A fetch under way does not see a partition that is resumed meanwhile; so it is short while one is paused."""
-
-
-class BatchConsumerThread(driver.AIOKafkaConsumerThread):
-    """aiokafka's consumer in its own thread; everything here runs on that thread's loop but ``__post_init__``."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._seek_numbers: dict[TopicPartition, int] = {}
-        self._next_sequences: dict[TopicPartition, int] = {}
-
-    async def on_start(self) -> None:
-        """Connect what is asked about the topic and its log."""
-        self._topic_id = TopicId(cast("StreamApp", self.app).settings)
-        self.log_reader = LogReader(lambda: self._create_worker_consumer(cast("driver.Transport", self.transport)))
-        await self.log_reader.start()
-        await super().on_start()
-        fetch_whole(self._ensure_consumer()._fetcher)  # noqa: SLF001 - nothing is assigned yet, so nothing was fetched
-
-    async def on_thread_stop(self) -> None:
-        """Leave the group, then disconnect."""
-        try:
-            async with asyncio.timeout(THREAD_STOP_SECONDS):
-                await super().on_thread_stop()
-        except TimeoutError:
-            log.warning("group_not_left", seconds=THREAD_STOP_SECONDS)
-        finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(THREAD_STOP_SECONDS):
-                    await self.log_reader.stop()
-
-    def _stopped_set(self) -> None:
-        if not self.thread_loop.is_closed():  # a crash has ended the thread already: mode would take that for an error
-            super()._stopped_set()
-
-    def on_crash(self, msg: str, *fmt: Any) -> None:  # noqa: ARG002 - mode's signature
-        """Log what ends the thread: mode would print it, past the log, with what the error says."""
-        log.critical("consumer_thread_crashed", exc_info=sys.exc_info()[1])
-
-    def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = BROKER_WAIT_MILLISECONDS  # noqa: SLF001 - before start() it is only a setting
-        consumer._fetch_max_bytes = ANSWER_BYTES_MAX  # noqa: SLF001 - likewise; aiokafka's own is 50 MiB
-        pace_metadata(consumer._client)  # noqa: SLF001 - likewise
-        consumer._isolation_level = "read_committed"  # noqa: SLF001 - likewise; what a transaction took back was never sent
-        return consumer
-
-    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Fetch nothing until a partition is claimed; then no more of each than all may have."""
-        consumer = self._ensure_consumer()
-        each = min(PARTITION_FETCH_BYTES_MAX, PARTITIONS_FETCH_BYTES_MAX // max(1, len(assigned)))
-        consumer._fetcher._max_partition_fetch_bytes = each  # noqa: SLF001 - read for each request
-        consumer.pause(*(TopicPartition(*partition) for partition in assigned))
-        await super().on_partitions_assigned(assigned, generation_id)
-
-    async def _fetch_records(  # type: ignore[override] # chunks, for WholeFetches
-        self,
-        consumer: aiokafka.AIOKafkaConsumer,
-        active_partitions: set[TP],
-        timeout: float = 0.0,  # noqa: ASYNC109 - Faust's signature
-        max_records: int | None = None,  # noqa: ARG002 - Faust's signature
-    ) -> dict[TopicPartition, Chunk[KafkaRecord]]:
-        found = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=None)
-        # From here on nothing is awaited: no seek comes between taking records and numbering them.
-        return {partition: self._numbered(partition, cast("PackedRecords", packed)) for partition, (packed,) in found.items()}
-
-    def _numbered(self, partition: TopicPartition, packed: PackedRecords) -> Chunk[KafkaRecord]:
-        sequence = self._next_sequences.get(partition, 0)
-        self._next_sequences[partition] = sequence + 1
-        return Chunk(
-            packed.first,
-            packed.unpack,
-            next_offset=packed.next_offset,
-            packed_bytes=packed.packed_bytes,
-            seek_number=self._seek_numbers.get(partition, 0),
-            sequence=sequence,
-        )
-
-    async def check_errors(self) -> None:
-        """Raise what aiokafka's coordinator or fetcher has died of, or would tell whoever asks."""
-        consumer = self._ensure_consumer()
-        consumer._coordinator.check_errors()  # noqa: SLF001 - getone() and getmany() ask it; Faust calls neither
-        fetching = consumer._fetcher.error_future  # noqa: SLF001 - likewise
-        if fetching.done():
-            fetching.result()
-
-    async def seek_numbered(self, partition: TopicPartition, offset: int) -> int:
-        """Seek, and return the number that chunks fetched from there on carry."""
-        consumer = self._ensure_consumer()
-        consumer.seek(partition, offset)  # drops what was fetched for the partition, without an await
-        consumer.resume(partition)
-        self._next_sequences[partition] = 0
-        number = self._seek_numbers[partition] = self._seek_numbers.get(partition, 0) + 1
-        return number
-
-    async def topic_id(self) -> str | None:
-        """Kafka's id of the topic. Raises :class:`RetryableError`."""
-        return await asyncio.to_thread(self._topic_id.read)
-
-    async def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit offsets of partitions that are still assigned."""
-        consumer = self._ensure_consumer()
-        assigned = consumer.assignment()
-        mine = {partition: OffsetAndMetadata(offset, "") for partition, offset in offsets.items() if partition in assigned}
-        if mine:
-            await consumer.commit(mine)
 
 
 class _NoReadOffsets(dict[TP, int | None]):
@@ -217,6 +95,11 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
         return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_start(self) -> None:
+        """Wait until the thread has connected: what follows, this consumer's tasks among it, asks it."""
+        await super().on_start()
+        await self._thread.maybe_start()
 
     # --- whole fetches as messages
 
@@ -353,13 +236,15 @@ class BatchConsumer(driver.Consumer):
                 return
             await self._check_errors()
             self.app.health.consumer_moves()
+            if self.app.partitions.assigned:
+                self.app.kafka.holds(len(self.app.partitions.held))
             try:
                 topic_id = await self._ask(self._thread.topic_id)
                 ends = await self._ask(self._thread.log_reader.log_ends, [_kafka(partition) for partition in partitions])
             except RetryableError as error:
-                self.app.health.did_not_answer("kafka", error)
+                await self.wait(self.app.kafka.failed(error))
                 continue  # the gauges keep what they knew
-            self.app.health.answered("kafka")
+            self.app.kafka.answered()
             self.app.partitions.saw_topic(topic_id)
             self.app.partitions.saw_log_ends({Partition(*partition): end for partition, end in ends.items()})
             await self._name_transactions()
@@ -387,7 +272,7 @@ class BatchConsumer(driver.Consumer):
 
 
 # mode gives each service class a logger named after its module; here its starts and stops would look like events of ours.
-BatchConsumer.logger = BatchConsumerThread.logger = driver.logger
+BatchConsumer.logger = driver.logger
 
 
 class BatchTransport(driver.Transport):

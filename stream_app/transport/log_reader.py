@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from stream_app.open_transaction import LogEnd
+from stream_app.transport.connecting import start_consumer
 
 
 class LogReader:
@@ -22,9 +23,9 @@ class LogReader:
         self._stable_ends = _that_joins_no_group(new_consumer(), "read_committed")
 
     async def start(self) -> None:
-        """Connect."""
-        await self._ends.start()
-        await self._stable_ends.start()
+        """Connect, once; raises likewise, and has to be stopped then."""
+        for consumer in (self._ends, self._stable_ends):
+            await start_consumer(consumer)
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -1,7 +1,8 @@
-"""Keeps aiokafka from asking for the cluster's metadata without a pause while a topic is gone or a partition has no leader.
+"""Has aiokafka ask for the cluster's metadata again and again, with pauses, while a topic is gone or a partition has no leader.
 
 Read against aiokafka 0.14.0: ``Fetcher._fetch_requests_routine`` forces an update for as long as it finds no leader, and each one
-ends at once: a whole core, and a thousand log lines a second.
+ends at once: a whole core, and a thousand log lines a second. A consumer without a partition, on the other hand, forces none: one
+that joins its group while Kafka has just come back and knows no node yet would be given nothing until the metadata is too old.
 """
 
 import asyncio
@@ -23,7 +24,10 @@ def pace_metadata(client: Any) -> None:
         if any(_lacks_leader(cluster, topic) for topic in topics):
             await asyncio.sleep(max(0.0, last + PAUSE_SECONDS - now))
         last = asyncio.get_running_loop().time()
-        return bool(await update(cluster, topics))
+        updated = bool(await update(cluster, topics))
+        if any(_lacks_leader(cluster, topic) for topic in topics):
+            asyncio.get_running_loop().call_later(PAUSE_SECONDS, client.force_metadata_update)
+        return updated
 
     client._metadata_update = paced  # noqa: SLF001
 

@@ -365,7 +365,10 @@ def test_it_stops_within_a_bound_although_kafka_is_silent(pipeline: RunningPipel
 
 def test_it_waits_for_kafka_and_says_so(pipeline: RunningPipeline) -> None:
     pipeline.start_worker(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
-    wait_until(lambda: "waiting_for_kafka" in pipeline.log("worker"), "it says what it waits for")
+    wait_until(lambda: "kafka_failing" in pipeline.log("worker"), "it says what it waits for")
+    why = "nobody listens at 127.0.0.1:1 (KAFKA_BOOTSTRAP_SERVERS)"
+    assert why in pipeline.log("worker")
+    assert why in pipeline._readiness("worker")
     assert pipeline.running["worker"].returncode is None
     assert pipeline.stop_worker() == 0
 

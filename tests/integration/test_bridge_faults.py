@@ -51,6 +51,8 @@ def test_kafka_stopped_and_started_loses_nothing_and_deletes_nothing_before(
         try:
             late = queue.send(logins(200))
             bridge.wait_for_event("kafka_failing")
+            why = bridge.wait_for_event("kafka_still_failing")["problem"]  # as soon as it is found out
+            assert why == f"nobody listens at {kafka.bootstrap_servers} (KAFKA_BOOTSTRAP_SERVERS)"
             extended = wait_for(
                 lambda: bridge.metric("bridge_visibility_extensions_total", result="ok"), "what is held is extended"
             )
@@ -333,6 +335,8 @@ def test_a_start_without_kafka_waits_for_it_and_stops_when_told(queue: Queue, to
         assert bridge.metric("bridge_receivers_asking") == 0, "nothing is asked of SQS before Kafka is there"
         status, says = bridge.health("/readyz")
         assert (status, says["started"], says["sqs"]["ok"], says["kafka"]["ok"]) == (503, False, True, False)
+        assert says["kafka"]["problem"] == "nobody listens at 127.0.0.1:1 (KAFKA_BOOTSTRAP_SERVERS)"
+        assert bridge.wait_for_event("kafka_failing")["problem"] == says["kafka"]["problem"]
         assert bridge.health("/livez")[0] == 200
         assert bridge.stop() < 3
 
@@ -345,5 +349,7 @@ def test_a_start_without_sqs_waits_for_it_and_blames_nothing_else(queue: Queue, 
         assert bridge.metric("bridge_last_poll_timestamp_seconds") == 0
         status, says = bridge.health("/readyz")
         assert (status, says["started"], says["sqs"]["ok"], says["kafka"]["ok"]) == (503, False, False, True)
+        assert "nobody listens at 127.0.0.1:1 (AWS_ENDPOINT_URL_SQS" in says["sqs"]["problem"]
+        assert bridge.wait_for_event("sqs_failing")["problem"] == says["sqs"]["problem"]
         assert bridge.health("/livez")[0] == 200
         assert bridge.stop() < 12

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import structlog
 from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -22,6 +23,8 @@ from structlog.testing import capture_logs
 
 from dev_servers.kafka import Kafka
 from dev_servers.pipeline_processes import PipelineProcesses
+from pipeline.errors import RetryableError
+from pipeline.kafka_reachability import Reachability
 from pipeline.settings import load
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
@@ -303,13 +306,32 @@ def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> N
     scene.look()
     away = load(MonitorSettings, kafka_bootstrap_servers="127.0.0.1:1", kafka_topic=scene.topic)
     nowhere = TopicLog(away, SENT_AT_BOUNDS)
-    scene.monitor._log = nowhere
+    scene.monitor._log, scene.monitor._reachability = nowhere, Reachability(away)
     scene.clock_ahead = HOUR
-    scene.monitor.look()
-    nowhere.close()
+    with structlog.testing.capture_logs() as events:
+        scene.monitor.look()
+        nowhere.close()
     assert (scene.value("ready", dependency="postgres"), scene.value("ready", dependency="kafka")) == (1, 0)
-    assert list(scene.monitor.readyz().details["waiting_for"]) == ["kafka"]
+    why = "nobody listens at 127.0.0.1:1 (KAFKA_BOOTSTRAP_SERVERS)"
+    assert scene.monitor.readyz().details["waiting_for"] == {"kafka": why}
+    assert [(event["event"], event["problem"]) for event in events] == [("monitor_waits", why)]
     assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=20)
+
+
+def test_an_outage_of_kafka_is_told_once_a_minute_and_at_its_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away() -> None:
+        raise RetryableError("made up")
+
+    with structlog.testing.capture_logs() as events, monkeypatch.context() as patched:
+        patched.setattr(scene.monitor._log, "ranges", away)
+        for _ in range(5):
+            scene.monitor.look()
+            scene.clock_ahead += 20
+        patched.undo()
+        scene.monitor.look()
+    assert [event["event"] for event in events] == ["monitor_waits", "monitor_waits", "monitor_goes_on"]
+    assert [event["seconds"] for event in events] == pytest.approx([0, 60, 100], abs=15)
+    assert events[0]["problem"] == "made up; a new connection to Kafka is answered"
 
 
 def test_a_loop_that_stands_still_needs_a_restart(scene: Scene) -> None:

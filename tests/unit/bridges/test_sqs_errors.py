@@ -1,5 +1,19 @@
+import socket
+import ssl
+from http.client import BadStatusLine
+
 import pytest
-from botocore.exceptions import ClientError, CredentialRetrievalError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 from bridges.sqs_errors import QueueRefusedError, QueueRetryableError, translated
 
@@ -41,3 +55,47 @@ def test_an_error_is_retried_unless_only_a_person_can_mend_it(error: Exception, 
     assert "arn:aws" not in str(our_error)
     assert "secret" not in str(our_error)
     assert "\n" not in str(our_error)
+
+
+def caused_by(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            EndpointConnectionError(endpoint_url="https://sqs.example/", error=socket.gaierror(-2, "unknown")),
+            "sqs.example has no address",
+        ),
+        (
+            caused_by(EndpointConnectionError(endpoint_url="http://127.0.0.1:1/"), ConnectionRefusedError(111, "refused")),
+            "nobody listens at 127.0.0.1:1",
+        ),
+        (ConnectTimeoutError(endpoint_url="https://sqs.example/"), "sqs.example:443 takes no connection"),
+        (ReadTimeoutError(endpoint_url="http://sqs.example/"), "sqs.example:80 takes connections and does not answer"),
+        (
+            SSLError(endpoint_url="https://sqs.example/", error=ValueError(ssl.SSLCertVerificationError("made up"))),
+            "the certificate of sqs.example:443",
+        ),
+        (SSLError(endpoint_url="https://sqs.example/", error=ssl.SSLError("made up")), "is https:// right?"),
+        (
+            ConnectionClosedError(endpoint_url="http://sqs.example/", error=BadStatusLine("\x15\x03\x03")),
+            "sqs.example:80 speaks TLS",
+        ),
+        (ConnectionClosedError(endpoint_url="http://sqs.example/"), "closes connections before a whole answer"),
+        (EndpointConnectionError(endpoint_url="http://sqs.example/"), "sqs.example:80 can't be reached"),
+    ],
+)
+def test_who_can_not_be_reached_is_said_with_host_and_setting(error: Exception, says: str) -> None:
+    our_error, _ = translated("ReceiveMessage", error)
+    assert str(our_error).startswith(f"SQS ReceiveMessage: {type(error).__name__}; ")
+    assert says in str(our_error)
+    assert "AWS_ENDPOINT_URL_SQS" in str(our_error)
+    assert our_error.code == type(error).__name__
+
+
+def test_a_proxys_password_is_not_said() -> None:
+    our_error, _ = translated("ReceiveMessage", ProxyConnectionError(proxy_url="http://user:hunter2@proxy:3128"))
+    assert str(our_error) == "SQS ReceiveMessage: ProxyConnectionError"

@@ -76,13 +76,17 @@ def test_kubernetes_address_of_a_service_is_no_port_of_ours(address: str, monkey
     assert load(EverySort).some_port == 80
 
 
-@pytest.mark.parametrize("servers", ["kafka:9092", "kafka", "a.b-c_d:1, 10.0.0.7:9092,[fd00::7]:9092"])
+@pytest.mark.parametrize("servers", ["kafka:9092", "a.b-c_d:1, 10.0.0.7:9092,[fd00::7]:9092"])
 def test_kafka_servers_are_hosts_and_ports(servers: str) -> None:
-    assert load(KafkaSettings, kafka_bootstrap_servers=servers).kafka_bootstrap_servers == servers
+    assert load(KafkaSettings, kafka_bootstrap_servers=servers).kafka_bootstrap_servers == servers.replace(" ", "")
 
 
-@pytest.mark.parametrize("servers", ["kafka://kafka:9092", "user:hunter2@kafka:9092", "a:9092,", "a:9092;b:9092", " ", "a:port"])
+@pytest.mark.parametrize(
+    "servers", ["kafka://kafka:9092", "user:hunter2@kafka:9092", "a:9092,", "a:9092;b:9092", " ", "a:port", "kafka"]
+)
 def test_what_is_no_list_of_kafka_servers_is_refused_and_not_shown(servers: str) -> None:
-    with pytest.raises(SettingsError, match=r"^KAFKA_BOOTSTRAP_SERVERS: expected host:port, comma-separated, such as") as caught:
+    with pytest.raises(
+        SettingsError, match=r"^KAFKA_BOOTSTRAP_SERVERS: .*; expected host:port, comma-separated, such as"
+    ) as caught:
         load(KafkaSettings, kafka_bootstrap_servers=servers)
     assert "hunter2" not in str(caught.value)

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import structlog
 import virtual_time
-from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 from login_records import builder, chunk, login, record
 from memory_store import MemoryStore
 
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 from stream_app.application import make_app
 from stream_app.batch import Batch
 from stream_app.chunk import Chunk
@@ -23,7 +23,9 @@ from stream_app.partition_ports import Budget
 from stream_app.partitions import Partitions
 from stream_app.positions import Claim, Partition, Written
 from stream_app.settings import WorkerSettings
-from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, BatchConsumer, BatchConsumerThread
+from stream_app.transport import consumer_thread, log_reader
+from stream_app.transport.batch_transport import LAST_COMMIT_SECONDS, BatchConsumer
+from stream_app.transport.consumer_thread import BatchConsumerThread
 from stream_app.windows import WindowPolicy
 
 RECORDS = 5_000
@@ -234,3 +236,117 @@ def test_many_partitions_share_what_one_fetch_may_bring(monkeypatch: pytest.Monk
         assert set(paused) == assigned, "until they are claimed"
 
     asyncio.run(scene())
+
+
+class Heard:
+    """In the place of the App's KafkaWait."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+        self.answers = 0
+        self.held: list[int] = []
+
+    async def failed(self, error: RetryableError) -> None:
+        self.failures.append(str(error))
+
+    def answered(self) -> None:
+        self.answers += 1
+
+    def holds(self, partitions: int) -> None:
+        self.held.append(partitions)
+
+
+class MadeUpAioKafka(SimpleNamespace):
+    """A consumer of aiokafka's that was not started."""
+
+    stopped = False
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+def test_the_consumers_thread_connects_until_it_stands_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[MadeUpAioKafka] = []
+    outcomes = iter([KafkaConnectionError(), TimeoutError(), None, None, ConnectionResetError(), None, None, None])
+
+    async def start(consumer: MadeUpAioKafka) -> None:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+        consumer._fetcher = SimpleNamespace()
+
+    def make(_: Any, __: Any) -> MadeUpAioKafka:
+        made.append(MadeUpAioKafka())
+        return made[-1]
+
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        heard = Heard()
+        monkeypatch.setattr(consumer.app, "kafka", heard, raising=False)
+        loop = asyncio.get_running_loop()
+        thread = BatchConsumerThread(consumer, loop=loop, thread_loop=loop, beacon=consumer.beacon)
+        await thread.on_start()
+        await asyncio.sleep(0)
+        assert [consumer.stopped for consumer in made] == [True] * 9 + [False] * 3
+        reader = thread.log_reader
+        assert [reader._ends, reader._stable_ends, thread._consumer] == made[-3:]
+        assert made[-3]._group_id is made[-2]._group_id is None
+        assert heard.failures == [
+            f"Kafka did not answer ({name})" for name in ("KafkaConnectionError", "TimeoutError", "ConnectionResetError")
+        ]
+        assert heard.answers == 1
+
+    monkeypatch.setattr(log_reader, "start_consumer", start)
+    monkeypatch.setattr(consumer_thread, "start_consumer", start)
+    monkeypatch.setattr(consumer_thread, "TopicId", lambda _: None)
+    monkeypatch.setattr(BatchConsumerThread, "_create_worker_consumer", make)
+    virtual_time.run(scene())
+
+
+def test_a_start_that_lasts_is_told_of_while_it_does_and_ends_when_it_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        heard = Heard()
+        monkeypatch.setattr(consumer.app, "kafka", heard, raising=False)
+        loop = asyncio.get_running_loop()
+        thread = BatchConsumerThread(consumer, loop=loop, thread_loop=loop, beacon=consumer.beacon)
+        loop.call_later(7, thread._stopped.set)
+        await thread.on_start()
+        assert loop.time() == 7
+        assert heard.failures == ["Kafka did not answer (TimeoutError)"]
+        assert heard.answers == 0
+
+    monkeypatch.setattr(log_reader, "start_consumer", lambda _: asyncio.sleep(1_000))
+    monkeypatch.setattr(consumer_thread, "TopicId", lambda _: None)
+    monkeypatch.setattr(BatchConsumerThread, "_create_worker_consumer", lambda *_: MadeUpAioKafka())
+    virtual_time.run(scene())
+
+
+def test_while_it_runs_kafkas_answers_and_the_number_of_partitions_are_told() -> None:
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        app: Any = consumer.app
+        app.health, app.kafka = SimpleNamespace(consumer_moves=lambda: None), Heard()
+        answers = iter([{}, KafkaConnectionError(), {}])
+
+        async def log_ends(_: Any) -> Any:
+            answer = next(answers, None)
+            if answer is None:
+                consumer._stopped.set()
+                return {}
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async def check_errors() -> None:
+            return
+
+        thread: Any = consumer._thread
+        thread.log_ends, thread.check_errors = log_ends, check_errors
+        app.partitions.told()
+        await BatchConsumer._watch_log_ends.fun(consumer)
+        assert app.kafka.failures == ["Kafka did not answer (KafkaConnectionError)"]
+        assert app.kafka.answers == 3
+        assert app.kafka.held == [0, 0, 0, 0]
+
+    virtual_time.run(scene())

@@ -52,3 +52,30 @@ def test_a_partition_without_a_leader_likewise() -> None:
 
 def test_a_topic_that_is_there_is_asked_for_at_once() -> None:
     assert virtual_time.run(updates(THERE, 1)) > 50
+
+
+def test_a_client_that_was_told_of_no_partition_asks_again_by_itself_until_it_is() -> None:
+    """Nobody forces an update: the consumer has been given no partition."""
+
+    async def scene() -> float:
+        client, told = AIOKafkaClient(), iter([GONE, WITHOUT_LEADER, THERE])
+        done = asyncio.Event()
+
+        async def update(cluster: ClusterMetadata, _: Any) -> bool:
+            topic: Any = next(told)
+            cluster.update_metadata(MetadataResponse_v1(BROKERS, 1, [topic]))
+            if topic is THERE:
+                done.set()
+            return True
+
+        client._metadata_update = update
+        pace_metadata(client)
+        client._topics = {"logins"}
+        client._sync_task = asyncio.create_task(client._md_synchronizer())
+        client.force_metadata_update()
+        await done.wait()
+        client._sync_task.cancel()
+        await asyncio.gather(client._sync_task, return_exceptions=True)
+        return asyncio.get_running_loop().time()
+
+    assert virtual_time.run(scene()) <= 3 * 2 * PAUSE_SECONDS

@@ -1,4 +1,4 @@
-from bridges.outages import Outage, OutageEvent
+from pipeline.outages import Outage, OutageEvent
 
 
 def test_an_outage_is_told_at_its_beginning_now_and_then_and_at_its_end() -> None:
@@ -11,7 +11,7 @@ def test_an_outage_is_told_at_its_beginning_now_and_then_and_at_its_end() -> Non
     assert outage.worked(71) is None, "not yet: it might fail again"
     assert (outage.works, outage.code) == (True, "")
     assert outage.tick(74.9) is None
-    assert outage.tick(75) == OutageEvent("recovered", 3, 65.0, "Other")
+    assert outage.tick(75) == OutageEvent("recovered", 3, 61.0, "Other")
     assert outage.tick(76) is None
     assert outage.failed(80, "Down") == OutageEvent("failing", 1, 0.0, "Down")
 

@@ -1,0 +1,67 @@
+"""A worker's start while Kafka is slow, or one of its addresses is bad: it waits, says what for, and goes on by itself."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from signal import Signals
+
+import pytest
+from acceptance.running_pipeline import RunningPipeline, fields_in_log, wait_until
+from acceptance.test_worker import logins, message_id
+from bad_listeners import silent, swallowing
+
+from dev_servers.kafka import Kafka
+
+Listener = Callable[[], AbstractContextManager[str]]
+
+RECORDS = 1_000
+
+
+def wait_for_all_rows(pipeline: RunningPipeline) -> None:
+    """Not by the logs' ends: a Kafka that was paused has no partition for a moment."""
+    wait_until(lambda: pipeline.count("user_logins") >= RECORDS, "all rows are written")
+    pipeline.assert_each_once(message_id(number) for number in range(RECORDS))
+    assert len(fields_in_log(pipeline.log("worker"), "worker_started")) == 1
+
+
+@pytest.mark.parametrize("bad", [silent, swallowing])
+def test_bad_bootstrap_servers_beside_a_good_one_cost_a_start_nothing(pipeline: RunningPipeline, bad: Listener) -> None:
+    """Three, as aiokafka tries them in an order by chance, and two consumers do."""
+    pipeline.produce(logins(range(RECORDS)))
+    with ExitStack() as opened:
+        servers = [*(opened.enter_context(bad()) for _ in range(3)), pipeline.bootstrap_servers]
+        pipeline.start_worker(KAFKA_BOOTSTRAP_SERVERS=",".join(servers))
+        wait_for_all_rows(pipeline)
+    assert "kafka_failing" not in pipeline.log("worker")
+
+
+@pytest.mark.parametrize("seconds_after_the_start", [0.0, 0.06, 0.3])
+def test_a_kafka_that_is_paused_during_a_start_is_waited_for(
+    pipeline: RunningPipeline, kafka: Kafka, seconds_after_the_start: float
+) -> None:
+    """For longer than Kafka's own session: its only node is fenced for a moment when it goes on."""
+    pipeline.produce(logins(range(RECORDS)))
+    pipeline.start_worker()
+    wait_until(lambda: "worker_started" in pipeline.log("worker"), "it has found the topic")
+    time.sleep(seconds_after_the_start)  # what it is doing then is by chance: connecting, joining its group, or reading
+    kafka.child.send_signal(Signals.SIGSTOP)
+    try:
+        wait_until(lambda: "kafka_failing" in pipeline.log("worker"), "it says that it waits for Kafka", 40)
+        assert "does not answer within 3 s" in pipeline.log("worker")
+        assert not pipeline.is_ready("worker")
+    finally:
+        kafka.child.send_signal(Signals.SIGCONT)
+    wait_for_all_rows(pipeline)
+    wait_until(lambda: "kafka_recovered" in pipeline.log("worker"), "it says that Kafka answers")
+    wait_until(lambda: pipeline.is_ready("worker"), "it is ready")
+
+
+def test_a_start_that_waits_for_a_silent_kafka_ends_when_it_is_told_to(pipeline: RunningPipeline, kafka: Kafka) -> None:
+    pipeline.start_worker()
+    wait_until(lambda: "worker_started" in pipeline.log("worker"), "it has found the topic")
+    kafka.child.send_signal(Signals.SIGSTOP)
+    try:
+        wait_until(lambda: "kafka_failing" in pipeline.log("worker"), "it says that it waits for Kafka", 40)
+        assert pipeline.stop_worker() == 0
+    finally:
+        kafka.child.send_signal(Signals.SIGCONT)
