@@ -14,10 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psycopg2
-from psycopg2.errors import DeadlockDetected, DuplicateSchema, DuplicateTable, LockNotAvailable, RaiseException, UniqueViolation
+from psycopg2.errors import (
+    DeadlockDetected,
+    DuplicateObject,
+    DuplicateSchema,
+    DuplicateTable,
+    LockNotAvailable,
+    RaiseException,
+    UniqueViolation,
+)
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
 
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, PipelineError, RetryableError
 from stream_app.postgres.connection import connect
 from stream_app.postgres.errors import translate
 from stream_app.postgres.inspection import GIVEN, LOOK_LOCK_SECONDS, RECORD, Inspection, Migration, State, known_migrations
@@ -28,8 +36,8 @@ from stream_app.postgres.settings import PostgresSettings
 _NAMES_ONLY = ("42501", "42701", "42704", "42710", "42723", "42P07", "42P16", "42809", "0A000")
 """SQLSTATEs of statements that define things; their messages hold names of things. No row is in sight."""
 
-_MADE_BY_ANOTHER = (DuplicateSchema, DuplicateTable, UniqueViolation)
-"""What two that make the same thing at once get to hear."""
+_MADE_BY_ANOTHER = (DuplicateSchema, DuplicateTable, DuplicateObject, UniqueViolation)
+"""What two that make the same thing at once get to hear. DuplicateObject is a table's row type."""
 
 _WRITERS_MODES = (
     "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
@@ -91,6 +99,16 @@ def _limit_lock_wait(inspection: Inspection, seconds: float) -> None:
 class _OvertakenError(Exception):
     """Another machine made the schema or the table of what was applied, at the same moment."""
 
+    def __init__(self, cause: psycopg2.Error) -> None:
+        super().__init__(cause.pgcode)
+        self.cause = cause
+
+
+def _in_words(migration: Migration, error: psycopg2.Error) -> PipelineError:
+    if error.pgcode in _NAMES_ONLY:
+        return FatalError(f"{migration.name}: {error.diag.message_primary} (SQLSTATE {error.pgcode}); nothing of it was applied")
+    return translate(error)
+
 
 class _Run:
     """One connection's way through the files."""
@@ -108,6 +126,8 @@ class _Run:
                 return self._apply(migration)
             except _OvertakenError as error:
                 if attempt == self._patience.attempts:
+                    if isinstance(error.cause, DuplicateObject):  # a type of that name stands there, and no table
+                        raise _in_words(migration, error.cause) from error
                     raise RetryableError(f"{migration.name}: another migrate is at work; run it again") from error
             except (LockNotAvailable, DeadlockDetected) as error:
                 in_use = f"a table it changes is in use{self._held_by(_ALL_MODES, *_CHANGED)}"
@@ -118,11 +138,7 @@ class _Run:
             except RaiseException as error:  # raised by the file itself
                 raise FatalError(f"{migration.name}: {error.diag.message_primary}") from error
             except psycopg2.Error as error:
-                if error.pgcode in _NAMES_ONLY:
-                    raise FatalError(
-                        f"{migration.name}: {error.diag.message_primary} (SQLSTATE {error.pgcode}); nothing of it was applied"
-                    ) from error
-                raise translate(error) from error
+                raise _in_words(migration, error) from error
         raise AssertionError("attempts is at least 1")
 
     def keep_rows_out_of_log(self) -> None:
@@ -161,7 +177,7 @@ class _Run:
         except _MADE_BY_ANOTHER as error:
             if turn_taken:
                 raise
-            raise _OvertakenError from error
+            raise _OvertakenError(error) from error
         except LockNotAvailable as error:
             if turn_taken:
                 raise

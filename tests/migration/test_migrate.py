@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from threading import Timer
+from typing import Any
 
 import psycopg2
 import pytest
@@ -22,6 +23,7 @@ from pydantic import SecretStr
 from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError, RetryableError
 from stream_app.postgres import migrations
+from stream_app.postgres.inspection import Inspection
 from stream_app.postgres.migrations import Migration, Patience, known_migrations, migrate, state
 from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
@@ -165,6 +167,32 @@ def test_two_machines_at_once_apply_each_migration_once(settings: PostgresSettin
     assert state(settings).pending == ()
 
 
+def test_the_row_type_of_a_table_that_another_makes_at_this_moment_is_no_failure(
+    settings: PostgresSettings, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one commits between two looks that CREATE TABLE takes by itself; here it stands in the way of the first."""
+    ask = Inspection.ask
+
+    def overtaken_once(self: Inspection, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        if query != "make_record":
+            return ask(self, query, parameters)
+        monkeypatch.undo()
+        cursor.execute("CREATE TYPE stream_migrations AS ENUM ()")
+        try:
+            return ask(self, query, parameters)
+        finally:
+            cursor.execute("DROP TYPE stream_migrations")
+
+    monkeypatch.setattr(Inspection, "ask", overtaken_once)
+    assert run(settings) == [f"applied {name}" for name in NAMES]
+
+
+def test_a_type_in_the_place_of_the_record_is_named(settings: PostgresSettings, cursor: Cursor) -> None:
+    cursor.execute("CREATE TYPE stream_migrations AS ENUM ()")
+    with pytest.raises(FatalError, match=r'^0001_user_logins: type "stream_migrations" already exists \(SQLSTATE 42710\)'):
+        run(settings)
+
+
 def test_what_failed_leaves_nothing_and_what_was_done_stays(
     settings: PostgresSettings, cursor: Cursor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +215,7 @@ def test_killed_in_the_middle_it_goes_on_from_there(settings: PostgresSettings, 
 import os, sys
 from pydantic import SecretStr
 from stream_app.postgres import migrations
+from stream_app.postgres.inspection import Inspection
 from stream_app.postgres.queries import with_schema
 from stream_app.postgres.settings import PostgresSettings
 known = migrations.known_migrations()
