@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # typ
 
 from pipeline.contract import HEADER_SENT_AT
 from pipeline.errors import RetryableError
+from pipeline.kafka_reachability import KafkaUnreachableError
 from pipeline.settings import KafkaSettings
 from stream_app.open_transaction import LogEnd
 from stream_app.sent_at import SentAtBounds, parse_sent_at_ms
@@ -157,7 +158,8 @@ class TopicLog:
 
 
 def _retryable(error: KafkaException) -> RetryableError:
-    return RetryableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {error.args[0].name()}")
+    code = error.args[0].name()
+    return KafkaUnreachableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {code}", code)
 
 
 def _times(message: Message, bounds: SentAtBounds) -> Times:

@@ -313,7 +313,8 @@ def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> N
         nowhere.close()
     assert (scene.value("ready", dependency="postgres"), scene.value("ready", dependency="kafka")) == (1, 0)
     why = "nobody listens at 127.0.0.1:1 (KAFKA_BOOTSTRAP_SERVERS)"
-    assert scene.monitor.readyz().details["waiting_for"] == {"kafka": why}
+    assert scene.monitor.readyz().details["waiting_for"] == {"kafka": "_TRANSPORT"}
+    assert scene.monitor.readyz().in_words["waiting_for"] == {"kafka": why}
     assert [(event["event"], event["problem"]) for event in events] == [("monitor_waits", why)]
     assert scene.shown("lag_seconds") == pytest.approx(100 + HOUR, abs=20)
 
@@ -322,6 +323,7 @@ def test_an_outage_of_kafka_is_told_once_a_minute_and_at_its_end(scene: Scene, m
     def away() -> None:
         raise RetryableError("made up")
 
+    scene.monitor.look()
     with structlog.testing.capture_logs() as events, monkeypatch.context() as patched:
         patched.setattr(scene.monitor._log, "ranges", away)
         for _ in range(5):
