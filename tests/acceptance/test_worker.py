@@ -101,6 +101,7 @@ def test_a_start_tells_the_policy_in_force_and_no_secret(pipeline: RunningPipeli
         LOG_FORMAT="json", MASKING_METHODS="device_id=redact", CREATE_DATE_TIME_ZONE="Asia/Tokyo", PGTZ="Europe/Berlin"
     )
     pipeline.wait_ready("worker")
+    wait_until(lambda: "postgres_session" in pipeline.log("worker"), "a session of the worker's")
     pipeline.stop_worker()
     log = pipeline.log("worker")
     events = [json.loads(line) for line in log.splitlines()]
