@@ -111,8 +111,8 @@ class MonitoredPipeline:
         self.pipeline.scrape()
 
     def firing(self) -> list[dict[str, str]]:
-        """The labels of the alerts that fire, but for the watchdog."""
-        return [alert for alert in self.prometheus.firing() if alert["alertname"] != "Watchdog"]
+        """The labels of the alerts that fire, but for signals to machines."""
+        return [alert for alert in self.prometheus.firing() if alert["severity"] != "none"]
 
     def wait_well(self) -> None:
         """Until all answer, rows are written, little waits and no alert fires."""
