@@ -15,7 +15,9 @@ Alert = dict[str, str]
 
 def rules() -> list[dict[str, Any]]:
     """The project's alerts."""
-    groups = (group for file in sorted((PROMETHEUS / "rules").glob("*.yml")) for group in yaml.safe_load(file.read_text())["groups"])
+    groups = (
+        group for file in sorted((PROMETHEUS / "rules").glob("*.yml")) for group in yaml.safe_load(file.read_text())["groups"]
+    )
     return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
@@ -123,7 +125,9 @@ SCENES = (
         ],
         [*pages("NoneRuns"), ("tickets", ["ProcessIsDown"])],
     ),
-    Scene("no monitor runs, which makes nothing late", [fires("NoneRuns", job="monitor"), LATE[0]], pages("NoneRuns", "DataIsLate")),
+    Scene(
+        "no monitor runs, which makes nothing late", [fires("NoneRuns", job="monitor"), LATE[0]], pages("NoneRuns", "DataIsLate")
+    ),
     Scene(
         "what is or will be lost is told whatever else is known",
         [POSTGRES_AWAY, *stand_still(), *LATE, KNOWN, *LOSSES],

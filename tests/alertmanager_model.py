@@ -1,8 +1,8 @@
 """Alertmanager's routing, grouping and inhibition as its documentation has them, for a machine that has none.
 
-https://prometheus.io/docs/alerting/latest/configuration/: ``route``, ``inhibit_rule`` and ``matcher``. ``tests/monitoring`` plays the
-same scenes through a real one where it is installed. Silences, time intervals and ``continue`` are not known here: a configuration that
-has them is refused.
+https://prometheus.io/docs/alerting/latest/configuration/: ``route``, ``inhibit_rule`` and ``matcher``. ``tests/monitoring`` plays
+the same scenes through a real one where it is installed. Silences, time intervals and ``continue`` are not known here: a
+configuration that has them is refused.
 """
 
 import re
@@ -56,7 +56,10 @@ def route_of(route: Mapping[str, Any], alert: Alert) -> Mapping[str, Any]:
 
 
 def notifications(configuration: Mapping[str, Any], firing: list[dict[str, str]]) -> list[tuple[str, list[str]]]:
-    """Each group that is not hidden as a whole: its receiver, and the names of its alerts; sorted. Receivers of nothing hear nothing."""
+    """Each group that is not hidden as a whole: its receiver, and the names of its alerts; sorted.
+
+    A receiver without an integration tells nobody, and is left out.
+    """
     silent = {receiver["name"] for receiver in configuration["receivers"] if receiver.keys() == {"name"}}
     groups: dict[tuple[str, str], list[str]] = {}
     for alert in firing:

@@ -1,6 +1,7 @@
 """The scenes of one fault through a real Alertmanager, where one is installed: its word against that of the model.
 
-CI has none: Debian's package is `prometheus-alertmanager`. The model plays the same scenes in every run (tests/unit/test_alertmanager.py).
+CI has none: Debian's package is ``prometheus-alertmanager``. The model plays the same scenes in every run, in
+``tests/unit/test_alertmanager.py``.
 """
 
 import json
@@ -42,7 +43,7 @@ class Alertmanager(Server):
             data=None if content is None else json.dumps(content).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - likewise
             text = answer.read()
         return json.loads(text) if text else None
 
