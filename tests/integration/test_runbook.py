@@ -103,7 +103,7 @@ def test_who_holds_a_lock_is_found_and_ended(login_as: Callable[..., Connection]
         as_operator.execute(sql_of("stream_operator"))
         return [row[:3] for row in as_operator.fetchall() if row[3] is not None]
 
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as threads, closing(holder):  # closed first: else a failure would wait for those who wait
         change = threads.submit(owner.cursor().execute, "ALTER TABLE user_logins ADD COLUMN mine text")
         wait_until(lambda: len(found()) == 1)
         write = threads.submit(writer.cursor().execute, "INSERT INTO user_logins (user_id) VALUES ('u')")

@@ -332,6 +332,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: d
     assert alert["labels"]["severity"] in {"page", "ticket", "none"}
     assert not notes["summary"].endswith(".")
     assert notes["description"].endswith(".")
+    assert "humanize }}" not in notes["description"], "0.8478 would be 847.8m: printf, humanizeDuration, humanizePercentage"
     assert notes["dashboard"] in {content(board)["uid"] for board in BOARDS}
     page, _, link = notes["runbook_url"].partition("#")
     assert page == "{{ or $externalLabels.runbook_url `docs/runbook.md` }}", "prometheus.yml says where people read it"
