@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import psycopg2
 import pytest
+from click.testing import Result
 from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -55,6 +56,19 @@ def login_as(postgres: Postgres, migrated_database: str) -> Iterator[Callable[..
             return session
 
         yield login_as
+
+
+@pytest.mark.parametrize("arguments", [("positions",), ("dead-letters", "list")], ids=" ".join)
+def test_a_command_can_be_run_as_an_operator(
+    arguments: tuple[str, ...],
+    login_as: Callable[..., Connection],
+    postgres: Postgres,
+    command: Callable[..., Result],
+) -> None:
+    """They stand at the runbook's head."""
+    of_login = login_as("stream_operator").info
+    result = command(*arguments, POSTGRES_DSN=postgres.dsn_of(of_login.dbname, of_login.user, "made-up"))
+    assert result.exit_code == 0, result.output
 
 
 def test_every_statement_of_the_runbook_names_its_login() -> None:
