@@ -130,7 +130,7 @@ class Prometheus(Server):
         configuration["rule_files"] = [str(self._rules / "*.yml")]
         if self._scrape_seconds is not None:
             seconds = f"{self._scrape_seconds * 1_000:.0f}ms"
-            configuration["global"] = dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), seconds)
+            configuration["global"] |= dict.fromkeys(("scrape_interval", "scrape_timeout", "evaluation_interval"), seconds)
         for job in configuration["scrape_configs"]:
             if job["job_name"] == self.name:
                 job["static_configs"] = [{"targets": [f"{HOST}:{self.port}"]}]

@@ -23,6 +23,8 @@ class Breakage:
     break_it: Callable[[MonitoredPipeline], object]
     mend: Callable[[MonitoredPipeline], object]
     must: tuple[tuple[dict[str, str], float], ...]
+    pages: tuple[str, ...] = ()
+    """What Alertmanager tells the person on call while it is broken: names of alerts, one a page."""
     may: frozenset[str] = frozenset()
     in_ci: bool = False
 
@@ -60,6 +62,7 @@ BREAKAGES = (
             ({"alertname": "PartitionStandsStill", "topic": "logins"}, 3.5),
             ({"alertname": "DataIsLate"}, 9.6),
         ),
+        pages=("NoneRuns",),
         may=LATE,
     ),
     Breakage(
@@ -70,6 +73,7 @@ BREAKAGES = (
             ({"alertname": "NoneRuns", "job": "bridge"}, 1.5),
             ({"alertname": "ProcessIsDown", "job": "bridge", "instance": BRIDGE}, 1.5),
         ),
+        pages=("NoneRuns",),
         may=LATE,  # for a moment, when it runs again: what it receives then has waited in the queue
     ),
     Breakage(
@@ -80,6 +84,7 @@ BREAKAGES = (
             ({"alertname": "BridgeDoesNotReceive", "job": "bridge", "instance": BRIDGE}, 6.5),
             ({"alertname": "DependencyIsAway", "dependency": "sqs"}, 2.5),
         ),
+        pages=("DependencyIsAway",),
         # What it had received is not deleted; what waited is late when it answers again; the last it said of the queue may be that
         # messages wait.
         may=LATE | {"BridgeDoesNotDelete", "NothingIsWritten"},
@@ -89,10 +94,31 @@ BREAKAGES = (
         lambda monitored: monitored.pipeline.postgres.stop(),
         lambda monitored: monitored.pipeline.postgres.start(),
         (
-            ({"alertname": "DependencyIsAway", "dependency": "postgres"}, 2.5),
+            ({"alertname": "DependencyIsAway", "dependency": "postgres", "job": "worker"}, 2.5),
             ({"alertname": "PartitionStandsStill", "topic": "logins"}, 3.5),
             ({"alertname": "DataIsLate"}, 9.6),
         ),
+        pages=("DependencyIsAway",),
+        may=LATE,
+    ),
+    Breakage(
+        "somebody locks the table",
+        lambda monitored: monitored.lock_table(),
+        lambda monitored: monitored.unlock_table(),
+        (
+            ({"alertname": "DependencyIsAway", "dependency": "postgres", "job": "worker"}, 3.0),
+            ({"alertname": "PartitionStandsStill", "topic": "logins"}, 3.5),
+            ({"alertname": "DataIsLate"}, 9.6),
+        ),
+        pages=("DependencyIsAway",),
+        may=LATE,
+    ),
+    Breakage(
+        "a producer leaves a transaction open",
+        lambda monitored: monitored.open_transaction(),
+        lambda monitored: monitored.abort_transaction(),
+        (({"alertname": "TransactionIsOpen", "topic": "logins", "partition": "0"}, 2.5),),
+        pages=("TransactionIsOpen",),
         may=LATE,
     ),
     Breakage(
@@ -100,6 +126,7 @@ BREAKAGES = (
         lambda monitored: send_poison(monitored, 9),
         lambda monitored: send_poison(monitored, 0),
         (({"alertname": "MostAreDeadLetters"}, 5.0),),
+        pages=("MostAreDeadLetters",),
         may=frozenset({"ManyDeadLetters"}),
         in_ci=True,
     ),

@@ -8,6 +8,8 @@ from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 
+import psycopg2
+from confluent_kafka import Producer
 from monitoring.quicker_rules import write_quicker_rules
 
 from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
@@ -22,6 +24,10 @@ OBJECTIVE_SECONDS = 30
 """FRESHNESS_OBJECTIVE_SECONDS, a number of seconds that no factor makes shorter. Half of production's: a tenth would be less than a
 killed worker's session lasts."""
 SESSION_SECONDS = 6
+STATEMENT_SECONDS = 3
+"""POSTGRES_STATEMENT_TIMEOUT_SECONDS, a tenth of production's."""
+TRANSACTION_SECONDS = 600
+"""Longer than anybody waits here: Kafka ends none of them by itself."""
 VISIBILITY_SECONDS = 10
 LOGINS_A_SECOND = 40
 WAIT_SECONDS = 120.0
@@ -84,6 +90,7 @@ class MonitoredPipeline:
         self.pipeline.start_servers()
         self.pipeline.make_ready()
         self.processes.environment["KAFKA_SESSION_TIMEOUT_SECONDS"] = str(SESSION_SECONDS)
+        self.processes.environment["POSTGRES_STATEMENT_TIMEOUT_SECONDS"] = str(STATEMENT_SECONDS)
         self.pipeline.start_processes()
         self.processes.start_monitor(MONITOR, FRESHNESS_OBJECTIVE_SECONDS=str(OBJECTIVE_SECONDS))
         self.pipeline.watch(self.prometheus)
@@ -110,9 +117,33 @@ class MonitoredPipeline:
                 self.processes.start_worker(name)
         self.pipeline.scrape()
 
+    def open_transaction(self) -> None:
+        """A producer begins one in the first partition, and does not end it."""
+        servers = self.pipeline.kafka.bootstrap_servers
+        self._other = Producer(
+            {"bootstrap.servers": servers, "transactional.id": "other", "transaction.timeout.ms": TRANSACTION_SECONDS * 1_000}
+        )
+        self._other.init_transactions(WAIT_SECONDS)
+        self._other.begin_transaction()
+        self._other.produce("logins", b"taken back", partition=0)
+        assert self._other.flush(WAIT_SECONDS) == 0
+
+    def abort_transaction(self) -> None:
+        """The producer takes back what it has begun."""
+        self._other.abort_transaction(WAIT_SECONDS)
+
+    def lock_table(self) -> None:
+        """Somebody holds a lock on the table of logins, as a migration by hand does."""
+        self._session = psycopg2.connect(self.pipeline.postgres.dsn)
+        self._session.cursor().execute("LOCK TABLE user_logins IN ACCESS EXCLUSIVE MODE")
+
+    def unlock_table(self) -> None:
+        """Its session ends."""
+        self._session.close()
+
     def firing(self) -> list[dict[str, str]]:
-        """The labels of the alerts that fire, but for the watchdog."""
-        return [alert for alert in self.prometheus.firing() if alert["alertname"] != "Watchdog"]
+        """The labels of the alerts that fire, but for signals to machines."""
+        return [alert for alert in self.prometheus.firing() if alert["severity"] != "none"]
 
     def wait_well(self) -> None:
         """Until all answer, rows are written, little waits and no alert fires."""

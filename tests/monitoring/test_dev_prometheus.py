@@ -28,7 +28,7 @@ def test_it_runs_the_projects_rules_and_scrapes_what_it_is_told_as_the_projects_
         first = {"bridge": "bridge", "worker-1": "worker"}
         assert jobs(prometheus, first) == first
         assert {rule["name"] for rule in prometheus.rules()} >= {"pipeline:waiting_seconds:max", "DataIsLate"}
-        assert prometheus.firing() == [{"alertname": "Watchdog", "severity": "none"}]
+        assert prometheus.firing() == [{"alertname": "Watchdog", "severity": "none", "kind": "signal"}]
         before = time.time()
         prometheus.stop()
         prometheus.start()

@@ -14,10 +14,13 @@ from pathlib import Path
 from signal import Signals
 
 import pytest
+import yaml
+from alertmanager_model import notifications
 from monitoring.breakages import BREAKAGES, Breakage, within_seconds
 from monitoring.monitored_pipeline import FACTOR, MonitoredPipeline, wait_until
 
 PROJECT = Path(__file__).parents[2]
+ALERTMANAGER = yaml.safe_load((PROJECT / "prometheus" / "alertmanager.yml").read_text())
 BOARDS = sorted((PROJECT / "grafana" / "dashboards").glob("*.json"))
 WHOLE = "ALERTS_WHOLE" in os.environ
 RATE_SECONDS = 10
@@ -73,6 +76,8 @@ def test_the_right_alert_fires_in_time_and_ends_after_the_repair(breakage: Break
                 else:
                     assert seconds < within, f"{labels} does not fire; {firing} do"
             time.sleep(0.2)
+        told = notifications(ALERTMANAGER, monitored.prometheus.firing())
+        assert [names[0] for receiver, names in told if receiver == "on-call"] == list(breakage.pages), "one fault is one page"
     finally:
         breakage.mend(monitored)
         mended_at = time.monotonic()

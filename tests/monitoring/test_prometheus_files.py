@@ -36,13 +36,19 @@ def test_quicker_rules_differ_in_their_durations_alone(tmp_path: Path) -> None:
 - name: one
   rules:
   - alert: Late
-    expr: rate(a_5m[15m]) > 2 unless a_5m offset 1h and b > 30 and c[3d:5m]
+    expr: rate(a_5m[15m]) > 2 unless a_5m offset 1h and b > 30 and c[3d:5m] and d:open_transaction_seconds:max > 60
     for: 2m
     annotations:
       summary: after 5m
 """
     expected = rules
-    for long, short in (("[15m]", "[90000ms]"), ("1h", "360000ms"), (" 2m", " 12000ms"), ("[3d:5m]", "[25920000ms:30000ms]")):
+    for long, short in (
+        ("[15m]", "[90000ms]"),
+        ("1h", "360000ms"),
+        (" 2m", " 12000ms"),
+        ("[3d:5m]", "[25920000ms:30000ms]"),
+        ("> 60", "> 6"),
+    ):
         expected = expected.replace(long, short)
     assert " ".join(quicker(rules, 10).split()) == " ".join(expected.split()), "but for where lines end"
     promtool("check", "rules", *write_quicker_rules(tmp_path / "rules", 10).iterdir())

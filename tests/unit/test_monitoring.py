@@ -332,9 +332,10 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: d
     assert alert["labels"]["severity"] in {"page", "ticket", "none"}
     assert not notes["summary"].endswith(".")
     assert notes["description"].endswith(".")
+    assert "humanize }}" not in notes["description"], "0.8478 would be 847.8m: printf, humanizeDuration, humanizePercentage"
     assert notes["dashboard"] in {content(board)["uid"] for board in BOARDS}
     page, _, link = notes["runbook_url"].partition("#")
-    assert page == "docs/runbook.md"
+    assert page == "{{ or $externalLabels.runbook_url `docs/runbook.md` }}", "prometheus.yml says where people read it"
     section = sections()[link]
     assert f"`{alert['alert']}`" in section
     assert all(f"- **{word}**" in section for word in ("Means", "Confirm", "Do", "Over"))
@@ -423,6 +424,12 @@ def test_prometheus_scrapes_services_that_exist() -> None:
         assert names or targets
         assert set(names) <= SERVICES.keys()
         assert targets in ([], ["127.0.0.1:9090"])
+
+
+def test_the_address_of_the_runbook_is_no_label_of_an_alert() -> None:
+    """It is a label from outside for the links' sake; as a label of each alert it would stand in each page."""
+    assert list(PROMETHEUS["global"]["external_labels"]) == ["runbook_url"]
+    assert PROMETHEUS["alerting"]["alert_relabel_configs"] == [{"action": "labeldrop", "regex": "runbook_url"}]
 
 
 def test_prometheus_finds_its_rules_where_compose_puts_them() -> None:
