@@ -17,6 +17,9 @@ from stream_app.postgres.queries import load_queries
 
 MISMATCH_SETTING: Final = "KEYSET_MISMATCH"
 
+DEAD_LETTER: Final = "dead letter"
+"""In the place of a field: what is sealed."""
+
 _FOR_A_PERSON: Final = ("28", "tls")
 """Classes that are tried again while a worker runs, since a person may mend them any moment: at a start they end it."""
 
@@ -108,7 +111,7 @@ class WriterPreflight:
                 continue
             problem = (
                 f"{setting}: what was written last in the database {self._database} has {field}"
-                f" {'sealed' if field == 'dead letter' else 'masked'} with key {_in_words(theirs)}, and here it is"
+                f" {'sealed' if field == DEAD_LETTER else 'masked'} with key {_in_words(theirs)}, and here it is"
                 f" {_in_words(ours) or 'none'}: give this worker what the others have"
             )
             if accept:

@@ -303,7 +303,7 @@ async def statements() -> list[tuple[str, Mapping[str, Any]]]:
     assert {statement for statement, _ in recorder.sent} == set(load_queries("worker.sql", "public").values())
     others = [
         (statement, PARAMETERS.get(name, {}))
-        for file in ("commands.sql", "monitor.sql", "migrate.sql", "session.sql")
+        for file in ("preflight.sql", "commands.sql", "monitor.sql", "migrate.sql", "session.sql")
         for name, statement in load_queries(file, "public").items()
         if name not in NO_EXPRESSION
     ]
