@@ -14,7 +14,6 @@ from crash.system import Setup, System
 from pipeline.ending import EXIT_REFUSED
 from stream_app.commands.keys import DEAD_LETTER_PRIVATE, DEAD_LETTER_PUBLIC, MASKING
 
-
 REFUSED_SECONDS = 60.0
 """For a start that is refused: what it needs to say so on a busy machine."""
 
@@ -139,8 +138,8 @@ def rotated(system: System) -> Iterator[str]:
 
 @fault(
     "keyset-wrong-for-one-worker",
-    "It is refused before it takes a partition. Where it is told to go on, nothing is lost: rows that it masks by another keyset are"
-    " told by the key id in their tokens; the metric stream_masking_key_info shows two primary keys.",
+    "It is refused before it takes a partition. Told to go on, it loses nothing: rows that it masks by another keyset are told by"
+    " the key id in their tokens; the metric stream_masking_key_info shows two primary keys.",
     recovery_seconds=10,
     soak=True,
 )
