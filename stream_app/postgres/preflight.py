@@ -86,14 +86,8 @@ class WriterPreflight:
             try:
                 await self._fetch(f"EXPLAIN {statement}", parameters)
             except FatalError as error:
-                code = _code(error)
-                if code == _NO_INDEX:
+                if _code(error) == _NO_INDEX:
                     raise FatalError(self._no_index(_INDEXES[name])) from error
-                if code in _CHANGED:
-                    raise FatalError(
-                        f"{str(error).partition('; ')[0]}: `{MIGRATE}` made it and has nothing to do, so it was changed since;"
-                        " as its owner put it back as it stands in stream_app/postgres/sql/schema.sql"
-                    ) from error
                 raise
 
     async def keys(self, keys_of: Callable[[str], tuple[str, frozenset[int]]], *, accept: bool) -> str | None:
@@ -139,6 +133,13 @@ class WriterPreflight:
             if retry_class(error) in _FOR_A_PERSON:
                 where = "" if "POSTGRES_" in str(error) else ": are POSTGRES_DSN and POSTGRES_PASSWORD_FILE right?"
                 raise FatalError(f"{error}{where}") from error
+            raise
+        except FatalError as error:
+            if _code(error) in _CHANGED:
+                raise FatalError(
+                    f"{str(error).partition('; ')[0]}: `{MIGRATE}` made it and has nothing to do, so it was changed since;"
+                    " as its owner put it back as it stands in stream_app/postgres/sql/schema.sql"
+                ) from error.__cause__
             raise
         if row is None:
             raise RuntimeError("a question of the preflight has no answer")

@@ -132,6 +132,8 @@ async def test_a_worker_that_can_write_passes_and_has_written_nothing(migrated_d
         ("REVOKE UPDATE (epoch) ON stream_positions FROM stream_writer", r"permission denied for table stream_positions"),
         ("REVOKE EXECUTE ON FUNCTION differing_logins FROM stream_writer", r"permission denied for function differing_logins"),
         ("DROP FUNCTION differing_logins", r"function public.differing_logins.* does not exist"),
+        ("DROP FUNCTION keys_in_use", r"function public.keys_in_use\(\) does not exist.*schema.sql"),
+        ("REVOKE SELECT ON stream_migrations FROM stream_writer", r"permission denied for table stream_migrations.*schema.sql"),
         ("REVOKE USAGE ON SCHEMA public FROM stream_writer, PUBLIC", r"permission denied for schema public"),
         (
             "CREATE SCHEMA elsewhere; ALTER TABLE stream_migrations SET SCHEMA elsewhere",
