@@ -360,7 +360,7 @@ async def test_every_call_and_operator_of_ours_is_postgres_own(planted_database:
     with closing(psycopg2.connect(**given)) as connection:
         for statement, parameters in await statements():
             resolve(connection, statement, parameters, found)
-    assert found.planted == {"differing_logins"}, "ours, and named with its schema"
+    assert found.planted == {"differing_logins", "keys_in_use"}, "ours, and named with its schema"
     assert {"unnest", "to_timestamp", "quote_ident", "count", "=", "||", "/"} <= found.own
 
 
