@@ -81,8 +81,8 @@ def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPip
     lines = [line for line in pipeline.log("worker").splitlines() if "partition_claimed" not in line]
     assert [line.split("] ")[1].split(" ")[0] for line in lines if "Coordinator" not in line and "coordinator" not in line] == [
         "policy_in_force",
-        "worker_started",
         "postgres_session",
+        "worker_started",
         "worker_stopped",
     ]
 
