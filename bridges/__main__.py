@@ -10,8 +10,9 @@ from bridges.bridge import Bridge
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from bridges.sqs_queue import SqsQueue
+from bridges.step_threads import ThreadDiedError
 from pipeline import __version__, logs
-from pipeline.ending import Ending
+from pipeline.ending import EXIT_REFUSED, Ending
 from pipeline.errors import FatalError
 from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.policy_in_force import kafka_policy
@@ -53,7 +54,10 @@ def sqs() -> None:
     try:
         _run(load(BridgeSettings))
     except FatalError as error:
-        raise click.ClickException(printable(str(error))) from error
+        refused = click.ClickException(printable(str(error)))
+        if not isinstance(error, ThreadDiedError):  # the others are raised before it receives anything
+            refused.exit_code = EXIT_REFUSED
+        raise refused from error
 
 
 def _run(settings: BridgeSettings) -> None:

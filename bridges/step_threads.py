@@ -14,6 +14,10 @@ Beat = Callable[[], None]
 """To be called by a thread at each step of its loop."""
 
 
+class ThreadDiedError(FatalError):
+    """A thread ended by an error that nobody raised on purpose."""
+
+
 class StepThreads:
     """Daemon threads: a request that hangs does not keep the process from ending."""
 
@@ -60,7 +64,9 @@ class StepThreads:
         except BaseException as error:  # noqa: BLE001 - whatever it is: a thread that is missing in silence is the worst
             self._failed.add(name)
             _log.exception("thread_died", thread=name)
-            self._on_failure(FatalError(f"the thread {name} ended by {type(error).__name__}, see the log; start the bridge again"))
+            self._on_failure(
+                ThreadDiedError(f"the thread {name} ended by {type(error).__name__}, see the log; start the bridge again")
+            )
 
 
 def in_parallel(work: Sequence[Callable[[], None]], threads_max: int, seconds: float | None = None) -> bool:

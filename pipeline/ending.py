@@ -21,6 +21,9 @@ log = structlog.stdlib.get_logger("pipeline.ending")
 EXIT_CRASHED = 70
 """It crashed, and its orderly end did not come to an end (sysexits.h: EX_SOFTWARE)."""
 
+EXIT_REFUSED = 78
+"""What a person has to mend was found before it began; to start it again as it is changes nothing (sysexits.h: EX_CONFIG)."""
+
 EXIT_STOP_OUTLASTED = 124
 """It was told to stop, and did not within its bound; as timeout(1) has it."""
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any, cast
 
+import click
 import faust
 import faust.app.base
 import structlog
@@ -21,8 +22,8 @@ from faust.types import FixupT, StreamT
 from mode import CrashingSupervisor
 
 from pipeline import logs
-from pipeline.ending import Ending
-from pipeline.errors import PipelineError, RetryableError, SettingsError
+from pipeline.ending import EXIT_REFUSED, Ending
+from pipeline.errors import FatalError, PipelineError, RetryableError, SettingsError
 from pipeline.kafka_reachability import Reachability
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer, Pages, read_token
@@ -32,6 +33,7 @@ from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
 from stream_app.health import WorkerHealth
 from stream_app.kafka_wait import KafkaWait
+from stream_app.masking.keysets import SETTING_DEAD_LETTER_PUBLIC
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
 from stream_app.metrics import WorkerMetrics
@@ -43,6 +45,8 @@ from stream_app.postgres.batch_writer import BatchWriter
 from stream_app.postgres.connection import WRITER, connection_parameters
 from stream_app.postgres.errors import CONFLICTS, retry_class
 from stream_app.postgres.pool import ConnectionPool, StatementResult
+from stream_app.postgres.preflight import DEAD_LETTER, WriterPreflight
+from stream_app.preflight import WAIT_SECONDS, Check, WaitLog, look_at_all
 from stream_app.settings import WorkerSettings
 from stream_app.windows import WindowPolicy
 
@@ -106,6 +110,7 @@ class StreamApp(faust.App):
             autodiscover=False,
         )
         self.settings = settings
+        self._is_refused = False
         self.finalize()  # there is no configuration to come; FAUST_STRICT forbids to look at it before this
 
     def _init_fixups(self) -> MutableSequence[FixupT]:
@@ -139,13 +144,24 @@ class StreamApp(faust.App):
         )
         self.metrics.use_keys(masker.keys())
         self._policy = worker_policy(settings, methods, masker, parameters)
+        sealer = Sealer.load(settings.dead_letter_public_keyset_file)
         builder = BatchBuilder(
             masker,
-            Sealer.load(settings.dead_letter_public_keyset_file),
+            sealer,
             settings.sent_at_bounds,
             settings.app_version_encoding,
             self.metrics.took_step,
         )
+        preflight = WriterPreflight(self._pool, store)
+        self._checks = (
+            Check("session", "postgres", preflight.session),
+            Check("tables", "postgres", preflight.tables),
+            Check("statements", "postgres", lambda: preflight.statements(builder.begin(Partition(settings.kafka_topic, 0), 0))),
+            Check("keys", "postgres", lambda: self._look_at_keys(preflight, masker, sealer)),
+            Check("topic", "kafka", self._look_at_topic),
+        )
+        self._wait_log = WaitLog()
+        self._mismatch: str | None = None
         self.partitions = Partitions(
             store=store,
             builder=builder,
@@ -169,15 +185,17 @@ class StreamApp(faust.App):
         """Nothing: Faust would make a data directory for tables, and there are none."""
 
     async def on_start(self) -> None:
-        """Serve health and metrics, then wait for Kafka and the topic."""
+        """Serve health and metrics, then wait until all is there that is needed to write: Faust joins the group after this."""
         log.info("policy_in_force", **self._policy)
         self.add_future(self.health.beat())
         if self._operations is not None:
             self._operations.start()
-        await self._wait_for_topic()
+        await self._wait_until_it_can_write()
         if self.should_stop:
             return
         self.health.starting = False
+        if self._mismatch is not None:
+            log.warning("keyset_mismatch", problem=self._mismatch)
         log.info(
             "worker_started",
             consumer_group=self.settings.consumer_group,
@@ -197,7 +215,8 @@ class StreamApp(faust.App):
         await self._pool.close()
         if self._operations is not None:
             self._operations.stop()
-        log.info("worker_stopped")
+        if not self._is_refused:  # then the last line is why
+            log.info("worker_stopped")
         await super().on_shutdown()
 
     def _what_has_crashed(self) -> str | None:
@@ -210,24 +229,47 @@ class StreamApp(faust.App):
 
     def _ran_statement(self, result: StatementResult, seconds: float, error: PipelineError | None) -> None:
         self.metrics.ran_statement(result, seconds, error)
+        if self.health.starting:  # the checks tell, all of them together
+            return
         if error is None:
             self.health.answered("postgres")
         elif isinstance(error, RetryableError) and retry_class(error) not in CONFLICTS:
             self.health.did_not_answer("postgres", error)
 
-    async def _wait_for_topic(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not self.should_stop:
-            try:
-                created = await loop.run_in_executor(None, ensure_topic, self.settings)
-            except RetryableError as error:
-                await self.wait(self.kafka.failed(error))
-                await self.sleep(1.0)
-                continue
+    async def _wait_until_it_can_write(self) -> None:
+        """End the process with a code where only a person can help."""
+        try:
+            while not self.should_stop and not await self._looked_at_all():
+                await self.sleep(WAIT_SECONDS)
+        except FatalError as error:
+            self._is_refused = True
+            log.critical("start_refused", problem=str(error), exit_code=EXIT_REFUSED)
+            raise SystemExit(EXIT_REFUSED) from None  # Faust would show a traceback for any other exception
+
+    async def _looked_at_all(self) -> bool:
+        waits = {check.dependency: (check, error) for check, error in await look_at_all(self._checks)}
+        if "postgres" in waits:
+            check, error = waits["postgres"]
+            self.health.did_not_answer("postgres", error)
+            self._wait_log.waits(check, error)
+        else:
+            self.health.answered("postgres")
+            self._wait_log.passed("postgres")
+        if "kafka" in waits:
+            await self.wait(self.kafka.failed(waits["kafka"][1]))
+        else:
             self.kafka.answered()
-            if created:
-                log.info("topic_created", topic=self.settings.kafka_topic)
-            return
+        return not waits
+
+    async def _look_at_keys(self, preflight: WriterPreflight, masker: Masker, sealer: Sealer) -> None:
+        def keys_of(field: str) -> tuple[str, frozenset[int]]:
+            return (SETTING_DEAD_LETTER_PUBLIC, sealer.key_ids) if field == DEAD_LETTER else masker.keys_of(field)
+
+        self._mismatch = await preflight.keys(keys_of, accept=self.settings.keyset_mismatch == "accept")
+
+    async def _look_at_topic(self) -> None:
+        if await asyncio.get_running_loop().run_in_executor(None, ensure_topic, self.settings):
+            log.info("topic_created", topic=self.settings.kafka_topic)
 
 
 StreamApp.logger = (
@@ -254,7 +296,8 @@ def _settings() -> WorkerSettings:
     try:
         return load(WorkerSettings)
     except SettingsError as error:
-        raise SystemExit(f"Error: {printable(str(error))}") from None
+        click.echo(f"Error: {printable(str(error))}", err=True)
+        raise SystemExit(EXIT_REFUSED) from None
 
 
 app = make_app(_settings())

@@ -17,7 +17,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pipeline.errors import PipelineError, cause_code
 from pipeline.operations import Health
@@ -44,7 +44,8 @@ ASSIGNMENT_MISSING_SECONDS = 300.0
 
 BEAT_SECONDS = 1.0
 
-Dependency = Literal["kafka", "postgres"]
+Dependency = Literal["postgres", "kafka"]
+DEPENDENCIES: tuple[Dependency, ...] = get_args(Dependency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,8 @@ class WorkerHealth:
         self._assigned_at = monotonic()
         self._consumer_moved_at: float | None = None
         self.starting = True
-        """Until Kafka has the topic."""
-        for dependency in ("kafka", "postgres"):
+        """Until all has been seen that is needed to write (:mod:`stream_app.preflight`)."""
+        for dependency in DEPENDENCIES:
             metrics.ready[dependency].set(1)
 
     def answered(self, dependency: Dependency) -> None:
@@ -165,7 +166,7 @@ class WorkerHealth:
         if silent >= LOOP_LATE_SECONDS:
             waiting_for["event_loop"] = f"it has not moved for {silent:.0f} s"
         if self.starting:
-            waiting_for.setdefault("start", "Kafka is asked for the topic")
+            waiting_for.setdefault("start", "what is needed to write is looked at")
         elif not self._partitions.assigned:
             waiting_for["assignment"] = "the Kafka consumer group has not told which partitions are ours"
         details: dict[str, Any] = {}

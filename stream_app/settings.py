@@ -1,6 +1,7 @@
 """The worker's settings: each option once."""
 
 from pathlib import Path
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
@@ -92,6 +93,11 @@ class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSetti
     )
     dead_letter_public_keyset_file: Path | None = Field(
         None, description="The public keyset that seals dead letters, made by `faust -A stream_app keys create`."
+    )
+    keyset_mismatch: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="`accept` starts a worker although none of the newest rows, or of the newest open dead letters, was masked or"
+        " sealed with a key that it has: for keys or methods that are changed on purpose. Equal values then have other tokens.",
     )
     app_version_encoding: AppVersionEncoding = Field(
         "ordered", description="app_version as integer: `ordered`, or `joined` (dots dropped) for tables filled that way before."

@@ -16,11 +16,12 @@ from typing import Any
 import click
 from faust.cli.base import State, cli
 
+from pipeline.ending import EXIT_REFUSED
 from pipeline.errors import PipelineError
 from pipeline.foreign_variables import names_shut_out
 from pipeline.printable import printable
 
-__all__ = ["Command", "Group", "QuietCommand", "cli", "named", "say", "show_json", "show_table", "wants_json"]
+__all__ = ["Command", "Group", "ProcessCommand", "QuietCommand", "cli", "named", "say", "show_json", "show_table", "wants_json"]
 
 
 class Command(click.Command):
@@ -29,6 +30,8 @@ class Command(click.Command):
     tells = True
     """Whether it says which variables of libpq it does not see. What runs until stopped says so in its log."""
 
+    exit_code_of_errors = 1
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run it."""
         if self.tells and (names := names_shut_out()):
@@ -36,7 +39,9 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            raise click.ClickException(printable(str(error))) from error
+            refused = click.ClickException(printable(str(error)))
+            refused.exit_code = self.exit_code_of_errors
+            raise refused from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
@@ -48,6 +53,12 @@ class QuietCommand(Command):
     """A command that asks Postgres nothing, or runs until it is stopped."""
 
     tells = False
+
+
+class ProcessCommand(QuietCommand):
+    """One that runs until it is stopped: what it raises of our own was found before it began."""
+
+    exit_code_of_errors = EXIT_REFUSED
 
 
 class Group(click.Group, Command):

@@ -9,7 +9,7 @@ from pipeline.ending import Ending
 from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
-from stream_app.commands.command import QuietCommand, cli
+from stream_app.commands.command import ProcessCommand, cli
 from stream_app.monitor.database import Database
 from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.monitor import Monitor
@@ -24,7 +24,7 @@ STOP_SECONDS = 8.0
 """What a look may still take that is under way. Less than a supervisor waits, 10 s in compose; the monitor holds nothing."""
 
 
-@cli.command(cls=QuietCommand)
+@cli.command(cls=ProcessCommand)
 def monitor() -> None:
     """Show lag, dead letters and reveals to Prometheus until stopped.
 

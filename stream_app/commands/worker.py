@@ -10,6 +10,7 @@ from faust.worker import Worker
 from mode import ServiceT
 from mode import Worker as ModeWorker
 
+from pipeline.ending import EXIT_REFUSED
 from pipeline.errors import FatalError
 from pipeline.stop_signals import STOP_SIGNALS, call_on_stop_signal
 from stream_app.commands.command import say
@@ -60,7 +61,8 @@ class StreamWorker(Worker):
 
     def on_worker_shutdown(self) -> None:
         """Follow up a stop that no signal began, too: an error did, mostly one at the start."""
-        self.app.ending.stopping(self.crash_reason or sys.exc_info()[1])
+        error = self.crash_reason or sys.exc_info()[1]
+        self.app.ending.stopping(None if isinstance(error, SystemExit) else error)
         super().on_worker_shutdown()
 
     def say(self, msg: str) -> None:
@@ -80,7 +82,7 @@ class worker(faust_worker_command):  # noqa: N801 - the class's name is the comm
             cast("StreamApp", self.app).compose()
         except FatalError as error:
             say(f"Error: {error}", to_stderr=True)
-            raise SystemExit(1) from error  # Faust shows a traceback for any other exception
+            raise SystemExit(EXIT_REFUSED) from error  # Faust shows a traceback for any other exception
         _collect_garbage_less_often()
         return service
 

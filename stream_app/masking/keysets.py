@@ -78,6 +78,12 @@ def load_dead_letter_public_keyset(path: Path | None) -> hybrid.HybridEncrypt:
     return _primitive(handle, hybrid.HybridEncrypt, setting, "public hybrid encryption keys")
 
 
+def dead_letter_public_key_ids(path: Path | None) -> frozenset[int]:
+    """The ids of that keyset's keys, each of which stands at the beginning of what it has sealed."""
+    handle = json_proto_keyset_format.parse_without_secret(_read(path, SETTING_DEAD_LETTER_PUBLIC))
+    return frozenset(key.key_id for key in handle.keyset_info().key_info)
+
+
 def load_dead_letter_private_keyset(path: Path | None) -> hybrid.HybridDecrypt:
     """The keyset that opens."""
     setting = SETTING_DEAD_LETTER_PRIVATE

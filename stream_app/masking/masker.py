@@ -15,7 +15,7 @@ from stream_app.ip_address import IPV4_BYTES, IPV6_BYTES, canonical_text, networ
 from stream_app.login_record import FIELDS, Content, Field
 from stream_app.masking import keysets, tokens
 from stream_app.masking.methods import MaskingMethod
-from stream_app.masking.policy import MaskingPolicy
+from stream_app.masking.policy import SETTING_METHODS, MaskingPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +67,15 @@ class Masker:
         if self._hmac_keyset is not None:
             for key_id in sorted(self._hmac_keyset.all()):
                 yield keysets.SETTING_MASKING_HMAC, key_id, key_id == self._hmac_keyset.primary_id()
+
+    def keys_of(self, field: str) -> tuple[str, frozenset[int]]:
+        """The setting that decides how a field is masked, and the ids of its keys: none where its method has no key."""
+        method = self._policy.methods[field]
+        if method is MaskingMethod.AES_SIV and self._keyset is not None:
+            return keysets.SETTING_MASKING, self._keyset.key_ids
+        if method is MaskingMethod.HMAC and self._hmac_keyset is not None:
+            return keysets.SETTING_MASKING_HMAC, frozenset(self._hmac_keyset.all())
+        return SETTING_METHODS, frozenset()
 
     def mask(self, field: str, values: Sequence[bytes]) -> list[str]:
         """The column's text for each of a field's canonical values."""

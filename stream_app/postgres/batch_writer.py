@@ -8,6 +8,7 @@ How it could break: a second statement (rows written apart from the position), a
 a RetryableError means that nothing was written. It means: ask for the position.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg2
@@ -36,10 +37,7 @@ class BatchWriter:
 
     async def claim(self, partition: Partition, start: int, topic_id: str | None) -> tuple[Claim, int]:
         """See :class:`stream_app.partition_ports.Store`."""
-        row = await self._pool.fetch_one(
-            self._queries["claim_partition"],
-            {**self._place(partition), "start": start, "owner": self._owner, "topic_id": topic_id},
-        )
+        row = await self._pool.fetch_one(self._queries["claim_partition"], self._claimed(partition, start, topic_id))
         if row is None:
             raise RuntimeError("claim_partition returned no row")
         return Claim(partition, epoch=row[1], topic_id=row[2]), row[0]
@@ -54,25 +52,7 @@ class BatchWriter:
 
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         """See :class:`stream_app.partition_ports.Store`."""
-        letters = batch.dead_letters
-        row = await self._pool.fetch_one(
-            self._queries["write_batch"],
-            {
-                **self._place(claim.partition),
-                **{name: _literal(text) for name, text in batch.parameters().items()},
-                "epoch": claim.epoch,
-                "first_offset": batch.first_offset,
-                "next_offset": batch.next_offset,
-                "newest_ms": newest_ms,
-                "time_zone": self._time_zone,
-                "letter_offsets": [letter.offset for letter in letters],
-                "letter_message_ids": [letter.message_id for letter in letters],
-                "letter_sent_at_ms": [letter.sent_at_ms for letter in letters],
-                "letter_reasons": [letter.reason for letter in letters],
-                "letter_fields": [letter.field for letter in letters],
-                "letter_sealed": [psycopg2.Binary(letter.sealed) for letter in letters],
-            },
-        )
+        row = await self._pool.fetch_one(self._queries["write_batch"], self._written(claim, batch, newest_ms))
         if row is None:
             raise RuntimeError("write_batch returned no row")
         return Written(
@@ -81,6 +61,38 @@ class BatchWriter:
             dead_letter_offsets=frozenset(row[2] or ()),
             differing_message_ids=frozenset(row[3] or ()),
         )
+
+    def statements(self, empty: Batch) -> dict[str, tuple[str, Mapping[str, Any]]]:
+        """What all of these run, by name, with parameters of a batch without records: to be planned, not to be run."""
+        place = empty.place
+        parameters = {
+            "read_position": self._place(place),
+            "claim_partition": self._claimed(place, 0, None),
+            "newest_sent_at": {},
+            "write_batch": self._written(Claim(place, 0), empty, None),
+        }
+        return {name: (self._queries[name], given) for name, given in parameters.items()}
+
+    def _claimed(self, partition: Partition, start: int, topic_id: str | None) -> dict[str, Any]:
+        return {**self._place(partition), "start": start, "owner": self._owner, "topic_id": topic_id}
+
+    def _written(self, claim: Claim, batch: Batch, newest_ms: int | None) -> dict[str, Any]:
+        letters = batch.dead_letters
+        return {
+            **self._place(claim.partition),
+            **{name: _literal(text) for name, text in batch.parameters().items()},
+            "epoch": claim.epoch,
+            "first_offset": batch.first_offset,
+            "next_offset": batch.next_offset,
+            "newest_ms": newest_ms,
+            "time_zone": self._time_zone,
+            "letter_offsets": [letter.offset for letter in letters],
+            "letter_message_ids": [letter.message_id for letter in letters],
+            "letter_sent_at_ms": [letter.sent_at_ms for letter in letters],
+            "letter_reasons": [letter.reason for letter in letters],
+            "letter_fields": [letter.field for letter in letters],
+            "letter_sealed": [psycopg2.Binary(letter.sealed) for letter in letters],
+        }
 
     def _place(self, partition: Partition) -> dict[str, Any]:
         return {"consumer_group": self._consumer_group, "topic": partition.topic, "partition": partition.partition}

@@ -45,6 +45,10 @@ class TlsRefusedError(RetryableError):
     """Postgres's certificate does not pass our check, or it offers none. Tried again: a person may renew it any moment."""
 
 
+class RoleMissingError(FatalError):
+    """A role of ours is not on the server: `migrate` has not run there."""
+
+
 _RETRYABLE: Final = {
     "08": "the connection failed",
     "25006": "the database is read-only (a standby, or set so)",
@@ -95,7 +99,7 @@ _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]]
     ),
     (
         re.compile(r'FATAL: +(role "stream_[^"]*" does not exist)'),
-        FatalError,
+        RoleMissingError,
         f"{{0}}: run `{MIGRATE}`",
     ),
     (re.compile(r'FATAL: +(database "[^"]*" does not exist)'), FatalError, "{0}: create it or correct POSTGRES_DSN"),
@@ -128,7 +132,10 @@ _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]]
 # The class that such a text stands for: with no code, only the server's words tell a refused login from a server that is full.
 _SESSION_REFUSED: Final = (
     (
-        re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|FATAL: +role .* (?:does not exist|to log in)"),
+        re.compile(
+            r"authentication failed|no pg_hba.conf entry|no password supplied|FATAL: +role .* (?:does not exist|to log in)"
+            r"|FATAL: +permission denied for database"
+        ),
         "28",
     ),
     (re.compile(r"FATAL: +(?:sorry, too many clients|too many connections|remaining connection slots)"), "53"),

@@ -16,6 +16,7 @@ from record_batches import produce_packed, with_a_strange_header
 
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
+from pipeline.ending import EXIT_REFUSED
 from stream_app.masking.keysets import load_masking_keyset
 from stream_app.masking.masker import Masker
 from stream_app.masking.policy import parse_methods
@@ -80,8 +81,8 @@ def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPip
     lines = [line for line in pipeline.log("worker").splitlines() if "partition_claimed" not in line]
     assert [line.split("] ")[1].split(" ")[0] for line in lines if "Coordinator" not in line and "coordinator" not in line] == [
         "policy_in_force",
-        "worker_started",
         "postgres_session",
+        "worker_started",
         "worker_stopped",
     ]
 
@@ -241,9 +242,10 @@ def test_a_row_that_postgres_refuses_is_one_dead_letter(pipeline: RunningPipelin
 
 
 def test_a_missing_table_stops_the_partition_until_it_is_there(pipeline: RunningPipeline) -> None:
+    pipeline.start_worker()
+    pipeline.wait_ready("worker")
     pipeline.query("ALTER TABLE user_logins RENAME TO elsewhere")
     pipeline.produce(logins(range(1_000)))
-    pipeline.start_worker()
     wait_until(lambda: "partition_stopped" in pipeline.log("worker"), "the partition stops")
     assert "faust -A stream_app migrate" in pipeline.log("worker")
     assert pipeline.count("dead_letters") == 0
@@ -387,7 +389,7 @@ def test_it_waits_for_kafka_and_says_so(pipeline: RunningPipeline) -> None:
 )
 def test_a_start_without_what_it_needs_is_refused_in_one_line(pipeline: RunningPipeline, setting: str, value: str) -> None:
     worker = pipeline.start_worker(**{setting: value})
-    assert worker.wait(30) == 1
+    assert worker.wait(30) == EXIT_REFUSED
     del pipeline.running["worker"]
     (line,) = pipeline.log("worker").splitlines()
     assert line.startswith(f"Error: {setting}: ")

@@ -14,6 +14,7 @@ from signal_masks import threads_that_take
 
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
+from pipeline.ending import EXIT_REFUSED
 
 
 @pytest.fixture
@@ -315,7 +316,7 @@ def test_what_only_a_person_can_mend_ends_the_start_with_one_line(
     queue: Queue, topic: Topic, tmp_path: Path, settings: dict[str, str], expected: str
 ) -> None:
     with RunningBridge(tmp_path, queue, topic, HOME=str(tmp_path), **settings) as bridge:
-        assert bridge.child.wait(15) == 1
+        assert bridge.child.wait(15) == EXIT_REFUSED
     lines = [line for line in bridge.log_file.read_text().splitlines() if not line.startswith("{")]
     assert len(lines) == 1, lines
     assert lines[0].startswith("Error: ")
@@ -324,7 +325,7 @@ def test_what_only_a_person_can_mend_ends_the_start_with_one_line(
 
 def test_a_visibility_timeout_that_is_too_short_is_refused(elasticmq: ElasticMq, topic: Topic, tmp_path: Path) -> None:
     with RunningBridge(tmp_path, Queue(elasticmq.endpoint_url, visibility_seconds=1), topic) as bridge:
-        assert bridge.child.wait(15) == 1
+        assert bridge.child.wait(15) == EXIT_REFUSED
     assert "visibility timeout of 1 s" in bridge.log_file.read_text()
 
 

@@ -303,7 +303,7 @@ async def statements() -> list[tuple[str, Mapping[str, Any]]]:
     assert {statement for statement, _ in recorder.sent} == set(load_queries("worker.sql", "public").values())
     others = [
         (statement, PARAMETERS.get(name, {}))
-        for file in ("commands.sql", "monitor.sql", "migrate.sql", "session.sql")
+        for file in ("preflight.sql", "commands.sql", "monitor.sql", "migrate.sql", "session.sql")
         for name, statement in load_queries(file, "public").items()
         if name not in NO_EXPRESSION
     ]
@@ -360,7 +360,7 @@ async def test_every_call_and_operator_of_ours_is_postgres_own(planted_database:
     with closing(psycopg2.connect(**given)) as connection:
         for statement, parameters in await statements():
             resolve(connection, statement, parameters, found)
-    assert found.planted == {"differing_logins"}, "ours, and named with its schema"
+    assert found.planted == {"differing_logins", "keys_in_use"}, "ours, and named with its schema"
     assert {"unnest", "to_timestamp", "quote_ident", "count", "=", "||", "/"} <= found.own
 
 

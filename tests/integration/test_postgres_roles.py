@@ -61,6 +61,7 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "SELECT public.differing_logins(ARRAY[now()], ARRAY[gen_random_uuid()], '{u}', '{d}', '{i}', '{d}', '{l}', '{1}')",
         (WRITER,),
     ),
+    ("ask which keys are in use", "SELECT field, key_id FROM public.keys_in_use()", (WRITER,)),
     ("change a row", "UPDATE public.user_logins SET locale = 'XX'", ()),
     ("remove rows", "DELETE FROM public.user_logins", ()),
     ("empty the rows", "TRUNCATE public.user_logins", ()),

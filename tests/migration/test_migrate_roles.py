@@ -46,6 +46,7 @@ def test_user_who_may_not_make_roles_is_told_what_to_ask_for(bare_server: Postgr
         "0007_topic_ids",
         "0008_differing_logins",
         "0009_no_control_characters",
+        "0013_keys_in_use",
     ]
 
 

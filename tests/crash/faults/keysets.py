@@ -11,7 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from crash.faults import fault
 from crash.system import Setup, System
+from pipeline.ending import EXIT_REFUSED
 from stream_app.commands.keys import DEAD_LETTER_PRIVATE, DEAD_LETTER_PUBLIC, MASKING
+
+REFUSED_SECONDS = 60.0
+"""For a start that is refused: what it needs to say so on a busy machine."""
 
 
 def _replace(path: Path, text: str) -> None:
@@ -66,11 +70,11 @@ def _letters_by_key(system: System) -> Counter[int]:
     return Counter({int.from_bytes(bytes(key_id), "big"): number for key_id, number in letters})
 
 
-def restart(system: System, worker: str) -> None:
+def restart(system: System, worker: str, **settings: str) -> None:
     """In order, as for a change of settings."""
     codes = system.processes.stop(worker)
     assert codes == {worker: 0}, codes
-    system.start_worker(worker)
+    system.start_worker(worker, **settings)
     system.mended()
     system.processes.wait_ready(worker)
 
@@ -134,8 +138,8 @@ def rotated(system: System) -> Iterator[str]:
 
 @fault(
     "keyset-wrong-for-one-worker",
-    "Nothing is lost: rows that one worker masks by another keyset are told by the key id in their tokens; the metric"
-    " stream_masking_key_info shows two primary keys.",
+    "It is refused before it takes a partition. Told to go on, it loses nothing: rows that it masks by another keyset are told by"
+    " the key id in their tokens; the metric stream_masking_key_info shows two primary keys.",
     recovery_seconds=10,
     soak=True,
 )
@@ -148,7 +152,12 @@ def wrong_for_one(system: System) -> Iterator[str]:
     system.moment()
     began = time.time()
     assert system.processes.stop(astray) == {astray: 0}
-    system.start_worker(astray, **{MASKING.setting: str(wrong_file)})
+    system.wait_flowing(200)  # the other one alone
+    refused = system.processes.start_worker(astray, **{MASKING.setting: str(wrong_file)})
+    assert refused.wait(REFUSED_SECONDS) == EXIT_REFUSED
+    del system.processes.running[astray]
+    assert not rows_by_key(system, began)[wrong]
+    system.start_worker(astray, **{MASKING.setting: str(wrong_file), "KEYSET_MISMATCH": "accept"})
     system.processes.wait_ready(astray)
     system.prove("rows of the wrong key are written", lambda: rows_by_key(system, began)[wrong])
     assert _masks_with(system, astray, wrong)
@@ -178,7 +187,7 @@ def dead_letter_keyset_replaced(system: System) -> Iterator[str]:
     system.prove("dead letters are made meanwhile", lambda: _letters_by_key(system)[old] > before + 50)
     assert set(_letters_by_key(system)) == {old}
     for worker in system.workers:
-        restart(system, worker)
+        restart(system, worker, KEYSET_MISMATCH="accept")
     sealed = system.prove("dead letters are sealed for the new key", lambda: _letters_by_key(system)[new])
     _replace(private, _both(private, others / DEAD_LETTER_PRIVATE.name))
     yield f"{sealed} dead letters were sealed for the new key, {_letters_by_key(system)[old]} for the old one"

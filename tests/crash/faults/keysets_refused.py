@@ -10,6 +10,7 @@ from crash.faults import fault
 from crash.faults.keysets import other_keysets, primary, restart, rows_by_key
 from crash.system import System
 from dev_servers.process import ChildProcess
+from pipeline.ending import EXIT_REFUSED
 from stream_app.commands.keys import DEAD_LETTER_PRIVATE, DEAD_LETTER_PUBLIC, MASKING, MASKING_HMAC, KeysetFile
 
 STARTS_AT_ONCE = 4
@@ -26,7 +27,7 @@ def _refused(system: System, starts: Mapping[str, Mapping[str, str]]) -> dict[st
             children[name] = system.processes.start_worker(name, **settings)
         for name, child in children.items():
             code = child.wait(END_SECONDS)
-            assert code == 1, f"{name} ended with {code}"
+            assert code == EXIT_REFUSED, f"{name} ended with {code}"
     finally:
         for name, child in children.items():
             child.kill()  # of those that have ended nothing is left to kill

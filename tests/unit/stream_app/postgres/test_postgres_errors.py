@@ -8,6 +8,7 @@ from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableErr
 from stream_app.postgres.errors import (
     ROW_REFUSED,
     NotUniqueError,
+    RoleMissingError,
     RowRefusedError,
     StatementBrokenError,
     StatementLimitError,
@@ -88,7 +89,7 @@ FAILED = 'connection to server at "h" (10.0.0.1), port 1 failed: '
             'password authentication failed for user "u"',
         ),
         ('FATAL:  database "d" does not exist\n', FatalError, 'database "d" does not exist: create it'),
-        ('FATAL:  role "stream_writer" does not exist\n', FatalError, "run `faust -A stream_app migrate`"),
+        ('FATAL:  role "stream_writer" does not exist\n', RoleMissingError, "run `faust -A stream_app migrate`"),
         ('FATAL:  role "somebody" does not exist\n', RetryableError, 'role "somebody" does not exist'),
         ('FATAL:  permission denied to set role "stream_writer"\n', FatalError, "is no member of it"),
         ("FATAL:  sorry, too many clients already\n", RetryableError, "too many clients"),

@@ -130,7 +130,7 @@ def test_the_schema_stands_in_statements_as_a_name_and_as_a_text() -> None:
     )
 
 
-@pytest.mark.parametrize("file", ["worker.sql", "commands.sql", "monitor.sql", "session.sql", "migrate.sql"])
+@pytest.mark.parametrize("file", ["worker.sql", "preflight.sql", "commands.sql", "monitor.sql", "session.sql", "migrate.sql"])
 def test_nothing_is_left_to_put_in(file: str) -> None:
     for statement in load_queries(file, "public").values():
         assert 'schema"' not in statement.replace('"public"', "")
