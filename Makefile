@@ -40,7 +40,7 @@ check: install ## lint, format, types, import contracts, and that locks and gene
 
 .PHONY: test
 test: install ## all tests, against real Kafka, SQS, Postgres and Prometheus that they start themselves
-	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make test needs prometheus and promtool (Debian and Ubuntu: apt-get install prometheus)' >&2; exit 1; }
+	@$(BIN)/python -m dev_servers fetch
 	$(BIN)/python -m pytest $(SLOWEST) $(SIDE_BY_SIDE)
 
 .PHONY: test-fast

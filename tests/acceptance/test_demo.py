@@ -17,7 +17,7 @@ import psutil
 import psycopg2
 
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins
-from dev_servers.prometheus import installed
+from dev_servers.prometheus import program
 
 DEMO_SECONDS = 200
 GONE_SECONDS = 30
@@ -76,7 +76,7 @@ def test_a_file_of_one_hundred_messages_ends_as_99_rows_and_1_dead_letter_though
 
 
 def test_it_stays_up_where_wished_with_addresses_that_answer_and_ends_on_sigterm(tmp_path: Path) -> None:
-    installed("prometheus")
+    program("prometheus")
     with demo(tmp_path, "--logins", "300", "--keep") as process:
         assert process.stdout is not None
         lines: list[str] = []
