@@ -54,9 +54,11 @@ def test_where_there_is_none_it_is_fetched_without_being_installed(tmp_path: Pat
     hide_installed(tmp_path / "bin", monkeypatch)
     monkeypatch.setenv("DEV_SERVERS_CACHE", str(tmp_path / "cache"))
     assert program("prometheus") == unpacked("prometheus") / "usr" / "bin" / "prometheus"
-    with Prometheus(tmp_path / "prometheus") as prometheus:
-        with urllib.request.urlopen(f"{prometheus.url}/graph", timeout=10) as page:  # noqa: S310 - our own server
-            assert page.status == HTTPStatus.OK, "its pages are found, too"
+    with (
+        Prometheus(tmp_path / "prometheus") as prometheus,
+        urllib.request.urlopen(f"{prometheus.url}/graph", timeout=10) as page,  # noqa: S310 - our own server
+    ):
+        assert page.status == HTTPStatus.OK, "its pages are found, too"
     assert subprocess.run([program("promtool"), "--version"], capture_output=True, check=False).returncode == 0
     assert [file.name for file in (tmp_path / "cache" / "debian").iterdir()] == ["prometheus"], "no scratch is left"
 

@@ -99,12 +99,14 @@ def test_make_alone_lists_every_target() -> None:
     assert {"install", "check", "test", "test-fast", "demo", "bench-worker", "lock"} <= targets
 
 
-def test_make_demo_passes_input_and_keep_on() -> None:
+def test_make_demo_passes_its_words_on() -> None:
     assert (
         make("-n", "demo", "INPUT=my logins.json.gz", "KEEP=1")
         .stdout.splitlines()[-1]
         .endswith("-m dev_servers.demo --input 'my logins.json.gz' --keep")
     )
+    assert make("-n", "demo", "SEND=1000").stdout.splitlines()[-1].endswith("-m dev_servers.running_demo send '1000'")
+    assert make("-n", "demo", "KILL=worker-1").stdout.splitlines()[-1].endswith("-m dev_servers.running_demo kill 'worker-1'")
     assert make("-n", "demo").stdout.splitlines()[-1].rstrip().endswith("-m dev_servers.demo")
 
 
