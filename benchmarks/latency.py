@@ -17,7 +17,6 @@ from benchmarks.bridge import our_bridge
 from benchmarks.machine import PROJECT
 from benchmarks.meter import Meter
 from benchmarks.queue_run import fill_queue
-from benchmarks.raw_queue import RawQueue
 from benchmarks.report import Contender, Quantity, Report, Target, percentile
 from benchmarks.session import Entry, NoFiguresError, Progress, Update, finish, in_turn, rounds_option, save_option
 from benchmarks.topic_run import commits
@@ -27,6 +26,7 @@ from benchmarks.workbench import Workbench, workbench
 from benchmarks.worker import our_worker
 from dev_servers.made_up_logins import made_up_logins
 from dev_servers.process import ChildProcess, Launch
+from dev_servers.raw_queue import RawQueue
 
 PARTITIONS = 4
 RATES = (100, 2_000)

@@ -24,7 +24,7 @@ import msgspec
 import psycopg2
 from aiokafka import AIOKafkaConsumer
 
-from benchmarks.raw_queue import RawQueue
+from dev_servers.raw_queue import RawQueue
 
 FETCH_BYTES_MAX = 1_048_576
 RECORDS_MAX = 5_000

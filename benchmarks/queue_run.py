@@ -14,12 +14,12 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from benchmarks.meter import Meter
 from benchmarks.peer import Peer, Servers
-from benchmarks.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 from benchmarks.report import Quantity
 from benchmarks.session import NoFiguresError, Update
 from benchmarks.topics import REQUEST_SECONDS, LogEnds, make_topic, remove_topic
 from benchmarks.workbench import VISIBILITY_SECONDS, Workbench
 from dev_servers.process import ChildProcess, log_tail
+from dev_servers.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 
 PARTITIONS = 4
 SENDERS = 8

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from benchmarks.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 from dev_servers.made_up_logins import made_up_logins
+from dev_servers.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 
 CONNECTIONS = 8
 BATCHES_PER_SECOND_MIN = 100

@@ -17,21 +17,13 @@ from pipeline.errors import FatalError
 from pipeline.operations import OperationsServer, Pages, read_token
 from pipeline.policy_in_force import kafka_policy
 from pipeline.printable import printable
-from pipeline.settings import load
+from pipeline.settings import load, settings_help
 from pipeline.stop_signals import call_on_stop_signal
 
 _log = structlog.stdlib.get_logger("bridges")
 
 STOP_SECONDS = 5.0
 """How long a stop may take beside BRIDGE_SHUTDOWN_SECONDS, before it is ended: closing connections."""
-
-
-def _settings_help() -> str:
-    lines = []
-    for name, option in BridgeSettings.model_fields.items():
-        default = "required" if option.is_required() else f"default {option.default}"
-        lines.append(f"\b\n{name.upper()} ({default})\n  {option.description}")
-    return "\n\n".join(lines)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -41,7 +33,7 @@ def main() -> None:
 
 
 @main.command(
-    epilog=f"Settings, from the environment:\n\n{_settings_help()}\n\n"
+    epilog=f"Settings, from the environment:\n\n{settings_help(BridgeSettings)}\n\n"
     "\b\nRegion, endpoint and credentials of AWS are found as boto3 finds them:\n"
     "  AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_SQS, AWS_ACCESS_KEY_ID, AWS_PROFILE, a role, ..."
 )

@@ -16,6 +16,7 @@ from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
 from dev_servers.process import DevServerError
+from dev_servers.prometheus import program
 from dev_servers.server import Server, start_together, stop_together
 from pipeline.stop_signals import call_on_stop_signal
 
@@ -65,6 +66,17 @@ def write_environment(file: Path, environment: Mapping[str, str]) -> None:
 @click.group()
 def main() -> None:
     """Real Kafka, SQS (ElasticMQ) and Postgres on this machine, without containers."""
+
+
+@main.command()
+def fetch() -> None:
+    """Bring what all servers need onto this machine, once: jars, and Prometheus where there is none on the PATH."""
+    try:
+        jars.download(list(jars.LOCKED))
+        for name in ("prometheus", "promtool"):
+            program(name)
+    except DevServerError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _names(_: click.Context, __: click.Parameter, value: str) -> list[str]:

@@ -4,23 +4,25 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from http.client import HTTPException
+from typing import cast
 
 import psycopg2
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from psycopg2.extensions import connection
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from dev_servers.local_pipeline import TOPIC, LocalPipeline
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
+from dev_servers.raw_queue import RawQueue
 
 KAFKA_SECONDS = 5.0
 LINE_SECONDS = 1.0
-BAR_WIDTH = 40
+BAR_WIDTH_MAX = 40
+NUMBERS_WIDTH = 41
+"""What stands beside a bar at most: the hop's name, and both numbers of a million."""
 DEAD_LETTERS = "dead letters"
 
 
@@ -28,7 +30,8 @@ DEAD_LETTERS = "dead letters"
 class Counts:
     """How many messages are where."""
 
-    sent: int
+    sent: int | None
+    """None: others send."""
     queued: int
     """In the queue, those included that the bridge holds."""
     in_topic: int
@@ -45,9 +48,8 @@ class Counts:
 class Counter:
     """Asks the queue, Kafka and Postgres."""
 
-    def __init__(self, pipeline: LocalPipeline, sqs: "SQSClient") -> None:
-        self._sqs = sqs
-        self._queue_url = pipeline.elasticmq.queue_url
+    def __init__(self, pipeline: LocalPipeline) -> None:
+        self._queue = RawQueue(pipeline.elasticmq.queue_url)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": pipeline.kafka.bootstrap_servers,
@@ -56,20 +58,29 @@ class Counter:
                 "log_level": 0,
             }
         )
-        self._postgres = psycopg2.connect(pipeline.postgres.dsn)
-        self._postgres.autocommit = True
+        self._dsn = pipeline.postgres.dsn
+        self._postgres: connection | None = None
 
-    def count(self, sent: int) -> Counts:
-        """Now."""
-        attributes = self._sqs.get_queue_attributes(
-            QueueUrl=self._queue_url,
-            AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"],
-        )["Attributes"]
+    def count(self, sent: int | None) -> Counts | None:
+        """Now; None while a server does not answer, because it was ended and is being started again.
+
+        ``sent``: None if it is not known, as when others send; then what has left the queue is not, either.
+        """
+        try:
+            queued = self._queue.size()
+            rows, dead_letters = self._in_tables()
+        except (OSError, HTTPException, psycopg2.Error):
+            self.close_connections()
+            return None
+        return Counts(sent, queued, self._in_topic(), rows, dead_letters)
+
+    def _in_tables(self) -> tuple[int, int]:
+        if self._postgres is None:
+            self._postgres = psycopg2.connect(self._dsn, connect_timeout=5)
+            self._postgres.autocommit = True
         with self._postgres.cursor() as cursor:
             cursor.execute("SELECT (SELECT count(*) FROM user_logins), (SELECT count(*) FROM dead_letters)")
-            row = cursor.fetchone()
-        rows, dead_letters = row if row is not None else (0, 0)
-        return Counts(sent, sum(map(int, attributes.values())), self._in_topic(), rows, dead_letters)
+            return cast("tuple[int, int]", cursor.fetchone())
 
     def _in_topic(self) -> int:
         try:
@@ -84,8 +95,15 @@ class Counter:
 
     def close(self) -> None:
         """Let go of the connections."""
+        self.close_connections()
         self._consumer.close()
-        self._postgres.close()
+
+    def close_connections(self) -> None:
+        """Those that are opened again when they are needed."""
+        self._queue.close()
+        if self._postgres is not None:
+            self._postgres.close()
+            self._postgres = None
 
 
 class ProgressView:
@@ -114,13 +132,12 @@ class ProgressView:
         elif counts != self._shown and (time.monotonic() >= self._line_at or counts.finished >= self._total):
             self._shown = counts
             self._line_at = time.monotonic() + LINE_SECONDS
-            line = " · ".join(f"{hop} {value:,}" for hop, value in _by_hop(counts).items())
-            self._console.print(line, soft_wrap=True)
+            self._console.print(as_line(counts))
 
     def _bars(self, counts: Counts) -> Table:
         table = Table.grid(padding=(0, 2))
         table.add_column(justify="right")
-        table.add_column(width=BAR_WIDTH)
+        table.add_column(width=max(min(self._console.width - NUMBERS_WIDTH, BAR_WIDTH_MAX), 1))
         for hop, value in _by_hop(counts).items():
             bar = ProgressBar(self._total, min(value, self._total), complete_style="cyan", finished_style="green")
             table.add_row(
@@ -129,11 +146,14 @@ class ProgressView:
         return table
 
 
+def as_line(counts: Counts) -> str:
+    """All hops in one line."""
+    return " · ".join(f"{hop} {value:,}" for hop, value in _by_hop(counts).items())
+
+
 def _by_hop(counts: Counts) -> dict[str, int]:
-    return {
-        "sent to the queue": counts.sent,
-        "left the queue": max(counts.sent - counts.queued, 0),  # a batch may be in the queue before its sender has heard of it
-        "in the Kafka topic": counts.in_topic,
-        "rows in Postgres": counts.rows,
-        DEAD_LETTERS: counts.dead_letters,
-    }
+    tables = {"rows in Postgres": counts.rows, DEAD_LETTERS: counts.dead_letters}
+    if counts.sent is None:
+        return {"in the queue": counts.queued, "in Kafka": counts.in_topic, **tables}
+    left = max(counts.sent - counts.queued, 0)  # a batch may be in the queue before its sender has heard of it
+    return {"sent to the queue": counts.sent, "left the queue": left, "in the Kafka topic": counts.in_topic, **tables}

@@ -9,10 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 ANALYST = "stream_analyst"
-TOKEN_CHARACTERS = 20
+TOKEN_CHARACTERS = 18
+USER_CHARACTERS = 9
+WIDE = 132
+"""Columns of a terminal that shows all columns of a row."""
 
 SOME_ROWS = """
     SELECT user_id, device_type, masked_ip, masked_device_id, locale, app_version, create_date
+    FROM user_logins ORDER BY sent_at, message_id LIMIT 5
+"""
+
+SOME_NARROW_ROWS = """
+    SELECT user_id, masked_ip, masked_device_id
     FROM user_logins ORDER BY sent_at, message_id LIMIT 5
 """
 
@@ -59,6 +67,7 @@ class Report:
 
     def __init__(self, dsn: str, console: Console) -> None:
         self._console = console
+        self._wide = console.width >= WIDE
         self._connection = psycopg2.connect(dsn, options=f"-c role={ANALYST}")
         self._connection.autocommit = True
 
@@ -68,8 +77,9 @@ class Report:
 
     def show_rows(self) -> None:
         """A few rows, masked."""
-        self._show_query("Some rows, as an analyst sees them", SOME_ROWS)
-        names, rows = self._ask(SOME_ROWS)
+        statement = SOME_ROWS if self._wide else SOME_NARROW_ROWS
+        self._show_query("Some rows, as an analyst sees them", statement)
+        names, rows = self._ask(statement)
         table = Table(box=None, header_style="bold", pad_edge=False)
         for name in names:
             table.add_column(name, no_wrap=True)
@@ -82,9 +92,10 @@ class Report:
         self._show_query("Who shares a device? Equal values have equal tokens", SHARED_DEVICES)
         _, groups = self._ask(SHARED_DEVICES)
         for token, logins, users in groups[:GROUPS_SHOWN]:
-            self._console.print(f"  {_shortened(token)}  {logins} logins of {len(users)} users: {', '.join(users)}", soft_wrap=True)
+            shown = ", ".join(users if self._wide else [_shortened(user, USER_CHARACTERS) for user in users])
+            self._console.print(f"  {_shortened(token)}  {logins} logins of {len(users)} users: {shown}")
         (shared_ips,) = self._ask(SHARED_IPS)[1][0]
-        self._console.print(f"  {len(groups)} devices and {shared_ips} IP addresses are shared by several users")
+        self._console.print(f"  {len(groups):,} devices and {shared_ips:,} IP addresses are shared by several users")
 
     def times(self) -> Times | None:
         """How long it took; ``None`` without a row."""
@@ -107,5 +118,5 @@ def _cell(name: str, value: Any) -> str:
     return _shortened(str(value)) if name.startswith("masked_") else str(value)
 
 
-def _shortened(token: str) -> str:
-    return token if len(token) <= TOKEN_CHARACTERS else token[: TOKEN_CHARACTERS - 1] + "…"
+def _shortened(text: str, characters: int = TOKEN_CHARACTERS) -> str:
+    return text if len(text) <= characters else text[: characters - 1] + "…"

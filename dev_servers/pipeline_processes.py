@@ -1,7 +1,7 @@
 """Bridges, workers, monitors and commands as a user starts them: by command line and environment, each a process of its own."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -36,6 +36,9 @@ class PipelineProcesses:
         self.running: dict[str, ChildProcess] = {}
         self.ports: dict[str, int] = {}
         """Where each process serves /metrics, /livez and /readyz; kept when it has ended."""
+        self.interrupt: Callable[[], None] = lambda: None
+        """Called again and again while something is waited for; may raise."""
+        self._started: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {}
         self._commands = 0
 
     def run(self, *arguments: str, **settings: str) -> str:
@@ -68,10 +71,20 @@ class PipelineProcesses:
             name, [*FAUST, "monitor"], {"MONITOR_WEB_BIND": HOST, "MONITOR_WEB_PORT": str(self.ports[name]), **settings}
         )
 
+    def start_again(self, name: str) -> ChildProcess:
+        """Start one that has ended as it was started, with its own port. It is not waited for."""
+        ended = self.running.pop(name)
+        ended.stop()
+        return self._start(name, *self._started[name])
+
     def wait_ready(self, *names: str) -> None:
         """Wait until each says so at ``/readyz``. Raises :class:`DevServerError` with the end of a log."""
         for name in names or tuple(self.running):
-            self.running[name].wait_until(partial(self.is_ready, name), READY_SECONDS, partial(self._readiness, name))
+            self.running[name].wait_until(partial(self._is_ready, name), READY_SECONDS, partial(self._readiness, name))
+
+    def _is_ready(self, name: str) -> bool:
+        self.interrupt()
+        return self.is_ready(name)
 
     def is_ready(self, name: str) -> bool:
         """Whether it says so at ``/readyz``, within 2 seconds: soon told for one that is stopped by SIGSTOP."""
@@ -143,6 +156,7 @@ class PipelineProcesses:
     def _start(self, name: str, command: Sequence[str], settings: Mapping[str, str]) -> ChildProcess:
         if name in self.running:
             raise RuntimeError(f"{name} runs already")
+        self._started[name] = (command, settings)
         self.running[name] = ChildProcess(name, self._launch(command, settings), self.directory / f"{name}.log")
         return self.running[name]
 

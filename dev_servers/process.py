@@ -110,7 +110,7 @@ class ChildProcess:
         deadline = time.monotonic() + seconds
         while not ready():
             if self.returncode is not None:
-                raise DevServerError(self.name, f"ended while starting, {self._how_it_ended()}", self.log_file, self.log_from)
+                raise DevServerError(self.name, f"ended while starting, {self.how_it_ended()}", self.log_file, self.log_from)
             if time.monotonic() >= deadline:
                 reason = f"was not ready within {seconds:g} s{state()}"
                 self.kill()
@@ -143,9 +143,10 @@ class ChildProcess:
     def check(self) -> None:
         """Raise :class:`DevServerError` if it has ended."""
         if self.returncode is not None:
-            raise DevServerError(self.name, f"ended early, {self._how_it_ended()}", self.log_file, self.log_from)
+            raise DevServerError(self.name, f"ended early, {self.how_it_ended()}", self.log_file, self.log_from)
 
-    def _how_it_ended(self) -> str:
+    def how_it_ended(self) -> str:
+        """Of one that has ended: by which signal, or with which exit code."""
         code = self._collect()
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 

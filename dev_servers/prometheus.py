@@ -1,4 +1,4 @@
-"""A real Prometheus with the project's own configuration and rules: Debian's package, for want of one in a wheel or jar."""
+"""A real Prometheus with the project's own configuration and rules: the one on the PATH, else Debian's package, never installed."""
 
 import json
 import shutil
@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dev_servers import debian_packages
 from dev_servers.ports import HOST, free_port
 from dev_servers.process import DevServerError, Launch
 from dev_servers.server import Server
@@ -19,14 +20,25 @@ from dev_servers.server import Server
 CONFIGURATION = Path(__file__).resolve().parent.parent / "prometheus" / "prometheus.yml"
 RULES = CONFIGURATION.parent / "rules"
 REQUEST_SECONDS = 10.0
+PACKAGE = "prometheus"
+"""Debian's and Ubuntu's, with promtool in it."""
+REMEDY = "Install it with promtool (Debian, Ubuntu: apt-get install prometheus; macOS: brew install prometheus)"
 
 
-def installed(program: str) -> Path:
-    """Where ``prometheus`` or ``promtool`` is on this machine. Raises :class:`DevServerError` that says what to install."""
-    found = shutil.which(program)
-    if found is None:
-        raise DevServerError(program, "is not installed. Debian and Ubuntu have it in a package: apt-get install prometheus")
-    return Path(found)
+def program(name: str) -> Path:
+    """Where ``prometheus`` or ``promtool`` is: on the PATH, else unpacked in the cache, where it is brought the first time.
+
+    Raises :class:`DevServerError` that says what to install.
+    """
+    if found := shutil.which(name):
+        return Path(found)
+    file = debian_packages.unpacked(PACKAGE) / "usr" / "bin" / name
+    if not file.exists():
+        try:
+            debian_packages.fetch(PACKAGE)
+        except DevServerError as error:
+            raise DevServerError(name, f"is not on the PATH; {error.reason}. {REMEDY}") from error
+    return file
 
 
 class Prometheus(Server):
@@ -44,11 +56,6 @@ class Prometheus(Server):
         self._rules = rules
         self._data = self.directory / "data"
         self._targets: Mapping[str, int] = {}
-
-    @staticmethod
-    def is_installed() -> bool:
-        """Whether this machine has one."""
-        return shutil.which("prometheus") is not None
 
     @property
     def url(self) -> str:
@@ -109,17 +116,21 @@ class Prometheus(Server):
                 raise DevServerError(self.name, f"{json.load(error)['error']}: {dict(parameters)}") from error
 
     def _launch(self) -> Launch:
-        program = installed("prometheus")
+        file = program("prometheus")
+        pages = debian_packages.unpacked(PACKAGE) / "usr" / "share" / "prometheus" / "web"
+        # Debian's looks for its pages where the package would be installed; others have them built in and no such option.
+        options = [f"--web.local-assets={pages}"] if file.is_relative_to(debian_packages.unpacked(PACKAGE)) else []
         self.scrape(self._targets)
         configuration = self.directory / "prometheus.yml"
         configuration.write_text(yaml.safe_dump(self._configuration(), sort_keys=False))
         return Launch(
             [
-                program,
+                file,
                 f"--config.file={configuration}",
                 f"--storage.tsdb.path={self._data}",
                 f"--web.listen-address={HOST}:{self.port}",
                 "--log.level=warn",
+                *options,
             ],
             directory=self.directory,
         )

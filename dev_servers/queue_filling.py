@@ -3,17 +3,18 @@
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
 from typing import TYPE_CHECKING
 
 import boto3
 
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.process import DevServerError
+from dev_servers.raw_queue import BATCH_MESSAGES_MAX, RawQueue
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-BATCH_MESSAGES_MAX = 10
 BATCH_BYTES_MAX = 1_048_576
 """What one SendMessageBatch may carry, all bodies together; a single body likewise."""
 SENDERS = 4
@@ -49,27 +50,36 @@ def batches(bodies: Sequence[str]) -> Iterator[list[str]]:
 
 
 class QueueFiller:
-    """Sends from threads of its own, so that the caller can watch."""
+    """Sends from threads of its own, so that the caller can watch: as fast as the queue takes them, and cheaply."""
 
-    def __init__(self, sqs: "SQSClient", queue_url: str) -> None:
-        self._sqs = sqs
+    def __init__(self, queue_url: str) -> None:
         self._queue_url = queue_url
         self._lock = threading.Lock()
+        self._stopped = False
         self.sent = 0
         """Messages that the queue has accepted."""
 
     def send(self, bodies: Sequence[str]) -> None:
-        """Send all; returns when all are accepted. Raises :class:`DevServerError` when the queue refuses one."""
+        """Send all; returns when all are accepted, or after :meth:`stop`. Raises :class:`DevServerError` when one is refused."""
+        waiting = batches(bodies)
         with ThreadPoolExecutor(SENDERS) as pool:
-            for _ in pool.map(self._send_batch, batches(bodies)):
-                pass
+            for sender in [pool.submit(self._send_batches, waiting) for _ in range(SENDERS)]:
+                sender.result()
 
-    def _send_batch(self, batch: Sequence[str]) -> None:
-        answer = self._sqs.send_message_batch(
-            QueueUrl=self._queue_url,
-            Entries=[{"Id": str(number), "MessageBody": body} for number, body in enumerate(batch)],
-        )
-        if answer.get("Failed"):
-            raise DevServerError("elasticmq", f"refused a message: {answer['Failed'][0]['Code']}")
-        with self._lock:
-            self.sent += len(batch)
+    def stop(self) -> None:
+        """Send no further batch."""
+        self._stopped = True
+
+    def _send_batches(self, waiting: Iterator[list[str]]) -> None:
+        with RawQueue(self._queue_url) as queue:
+            while not self._stopped:
+                with self._lock:
+                    batch = next(waiting, None)
+                if batch is None:
+                    return
+                try:
+                    queue.send(batch)
+                except (OSError, HTTPException) as error:
+                    raise DevServerError("elasticmq", f"did not take messages: {error}") from error
+                with self._lock:
+                    self.sent += len(batch)

@@ -3,13 +3,15 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from signal import Signals
 from types import TracebackType
 from typing import ClassVar, Self
 
 from dev_servers.process import ChildProcess, DevServerError, Launch
+
+INTERRUPT_SECONDS = 0.1
 
 
 class Server(ABC):
@@ -77,15 +79,26 @@ class Server(ABC):
         """Whether it answers; asked again and again from the start on."""
 
 
-def start_together(servers: Sequence[Server], on_ready: Callable[[Server, float], None] = lambda _, __: None) -> None:
-    """Start all at once; ``on_ready`` is called with each and its seconds. If one fails, all are stopped."""
+def start_together(
+    servers: Sequence[Server],
+    on_ready: Callable[[Server, float], None] = lambda _, __: None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> None:
+    """Start all at once; ``on_ready`` is called with each and its seconds. If one fails, all are stopped.
+
+    ``interrupt`` is called again and again meanwhile; what it raises counts as a failure.
+    """
     began = time.monotonic()
     with ThreadPoolExecutor(max(len(servers), 1)) as pool:
         starts = {pool.submit(server.start): server for server in servers}
         try:
-            for start in as_completed(starts):
-                start.result()
-                on_ready(starts[start], time.monotonic() - began)
+            pending = set(starts)
+            while pending:
+                done, pending = wait(pending, INTERRUPT_SECONDS, FIRST_COMPLETED)
+                interrupt()
+                for start in done:
+                    start.result()
+                    on_ready(starts[start], time.monotonic() - began)
         except BaseException:
             stop_together(servers)  # ends the starts that wait for an answer, too
             wait(starts)

@@ -132,3 +132,12 @@ def _problems(cls: type[Settings], error: ValidationError) -> Iterator[str]:
             case _:
                 said = f"expected {expected(cls.model_fields[name])}"
         yield f"{name.upper()}: {said}"
+
+
+def settings_help(settings: type[Settings]) -> str:
+    """Each option with its default and its line of help, as click shows it without breaking lines."""
+    lines = []
+    for name, option in settings.model_fields.items():
+        default = "required" if option.is_required() else "no default" if option.default is None else f"default {option.default}"
+        lines.append(f"\b\n{name.upper()} ({default})\n  {option.description}")
+    return "\n\n".join(lines)

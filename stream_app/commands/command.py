@@ -21,7 +21,9 @@ from pipeline.errors import PipelineError
 from pipeline.foreign_variables import names_shut_out
 from pipeline.printable import printable
 
-__all__ = ["Command", "Group", "ProcessCommand", "QuietCommand", "cli", "named", "say", "show_json", "show_table", "wants_json"]
+__all__ = [
+    "Command", "Group", "ProcessCommand", "QuietCommand", "cli", "json_option", "named", "say", "show_json", "show_table", "wants_json",
+]  # fmt: skip
 
 
 class Command(click.Command):
@@ -70,8 +72,17 @@ class Group(click.Group, Command):
     group_class = type
 
 
+def _note_json(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value:
+        ctx.ensure_object(State).json = True
+
+
+json_option = click.option("--json", "_json", is_flag=True, expose_value=False, callback=_note_json, help="For a program to read.")
+"""For commands that ask :func:`wants_json`: `--json` after the command, too."""
+
+
 def wants_json() -> bool:
-    """Whether Faust's ``--json`` was given: ``faust -A stream_app --json …``."""
+    """Whether ``--json`` was given, before the command (Faust's) or after it (:data:`json_option`)."""
     state = click.get_current_context().find_object(State)
     return state is not None and bool(state.json)
 

@@ -3,7 +3,7 @@
 import click
 
 from pipeline.settings import load
-from stream_app.commands.command import Group, cli, named, say, show_json, show_table, wants_json
+from stream_app.commands.command import Group, cli, json_option, named, say, show_json, show_table, wants_json
 from stream_app.postgres.connection import OPERATOR, connect
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
@@ -21,6 +21,7 @@ def dead_letters() -> None:
 @dead_letters.command(name="list")
 @click.option("--reason", type=click.Choice([reason.value for reason in Reason]), help="Only those with this reason.")
 @click.option("--limit", type=click.IntRange(0, 10_000), default=20, show_default=True, help="At most so many, the newest.")
+@json_option
 def list_dead_letters(*, reason: str | None, limit: int) -> None:
     """How many of each reason, then the newest first. Never their content.
 

@@ -34,6 +34,9 @@ class _WithoutEnvironment:
             raise click.ClickException(
                 "FAUST_LOOP or F_LOOP: unset it; Faust took an event loop from there, and ours is asyncio's own"
             )
+        if not _not_given(ctx, "datadir"):
+            raise click.UsageError("--datadir: there is none here; all state is in Kafka and Postgres")
+        ctx.info_name = f"{ctx.info_name} -A stream_app"  # for the usage lines of commands
         if self._prepare is not None:
             return self._prepare(*args, **options)
         return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.errors import FatalError
-from stream_app.commands.command import Group, QuietCommand, cli, say, show_json, wants_json
+from stream_app.commands.command import Group, QuietCommand, cli, json_option, say, show_json, wants_json
 from stream_app.masking import keysets
 
 
@@ -69,6 +69,7 @@ def keys() -> None:
 @click.option(
     "--directory", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where to write them; made if missing."
 )
+@json_option
 def create(*, directory: Path) -> None:
     """Make the keysets: for masking, and a private and a public one for dead letters.
 

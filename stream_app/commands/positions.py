@@ -9,7 +9,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names 
 from pipeline.errors import FatalError
 from pipeline.printable import printable
 from pipeline.settings import load
-from stream_app.commands.command import Group, cli, named, say, show_json, show_table, wants_json
+from stream_app.commands.command import Group, cli, json_option, named, say, show_json, show_table, wants_json
 from stream_app.postgres.connection import OPERATOR, connect
 from stream_app.postgres.queries import load_queries
 from stream_app.postgres.settings import PostgresSettings
@@ -19,6 +19,7 @@ APPLICATION_NAME = "stream_app positions"
 
 
 @cli.group(cls=Group, invoke_without_command=True)
+@json_option
 @click.pass_context
 def positions(ctx: click.Context) -> None:
     """Where each partition stands.

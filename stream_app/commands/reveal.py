@@ -10,7 +10,7 @@ import click
 
 from pipeline.errors import FatalError
 from pipeline.settings import load
-from stream_app.commands.command import Command, cli, say, show_json, wants_json
+from stream_app.commands.command import Command, cli, json_option, say, show_json, wants_json
 from stream_app.login_record import FIELDS
 from stream_app.masking.masker import Masker
 from stream_app.masking.methods import MaskingMethod
@@ -37,6 +37,7 @@ WAYS_BACK = (MaskingMethod.AES_SIV, MaskingMethod.ROTATE)
 )
 @click.option("--reason", required=True, help="Why; kept in reveal_audit with your name, the time and the number of tokens.")
 @click.argument("tokens", nargs=-1, metavar="[TOKEN]...")
+@json_option
 @click.pass_context
 def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ...]) -> None:
     """Open masked values, for a reason.

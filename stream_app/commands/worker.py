@@ -54,6 +54,10 @@ class StreamWorker(Worker):
         call_on_stop_signal(self._told_to_stop)
         self.app.ending.start()
 
+    def _on_sigint(self) -> None:
+        """As for SIGTERM, if it comes in the moment before ours are in place: mode would write -INT- -INT- into the log."""
+        self._on_sigterm()
+
     def _told_to_stop(self) -> None:
         self.app.ending.stopping()
         with suppress(RuntimeError):  # the loop is closed: it has stopped already

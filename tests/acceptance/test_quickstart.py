@@ -13,7 +13,7 @@ from mypy_boto3_sqs import SQSClient
 from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
 from dev_servers.ports import free_port
-from dev_servers.postgres import _bin
+from dev_servers.postgres import program
 
 PROJECT = Path(__file__).parents[2]
 RUN_SECONDS = 120.0
@@ -74,7 +74,12 @@ def test_the_quickstart_does_what_it_says(
         + [f"echo '--- {number}'; {command}" for number, command in enumerate((select_command, list_command))]
         + [f"echo '--- 2'; {reveal_command.replace(token, any_token)}", "echo '--- 3'", STOP_ALL]
     )
-    environment = {**os.environ, **of_this_test, "PYTHONPATH": str(PROJECT), "PATH": f"{_bin('psql').parent}:{os.environ['PATH']}"}
+    environment = {
+        **os.environ,
+        **of_this_test,
+        "PYTHONPATH": str(PROJECT),
+        "PATH": f"{program('psql').parent}:{os.environ['PATH']}",
+    }
     bash = subprocess.Popen(
         ["bash", "-eu", "-c", script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,

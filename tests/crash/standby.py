@@ -11,7 +11,7 @@ import psycopg2
 
 from crash.servers import POSTGRES_SETTINGS
 from dev_servers.ports import HOST
-from dev_servers.postgres import SUPERUSER, Postgres, _bin
+from dev_servers.postgres import SUPERUSER, Postgres, program
 from dev_servers.process import ChildProcess, Launch
 
 BASE_BACKUP_SECONDS = 60.0
@@ -51,7 +51,7 @@ class Standby(Postgres):
             "pg_basebackup",
             Launch(
                 [
-                    _bin("pg_basebackup"), "-D", making, "-h", HOST, "-p", str(self._primary.port), "-U", SUPERUSER,
+                    program("pg_basebackup"), "-D", making, "-h", HOST, "-p", str(self._primary.port), "-U", SUPERUSER,
                     "--no-password", "--checkpoint=fast", "--write-recovery-conf", "--no-sync",
                 ],
                 environment={"PGPASSWORD": self._password_file.read_text().strip()},

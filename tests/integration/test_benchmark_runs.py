@@ -49,7 +49,7 @@ def script(text: str) -> Peer:
     """A peer of some lines of Python; after them it waits to be ended."""
 
     def command(servers: Servers) -> Launch:
-        lines = f"import os, time, psycopg2\nfrom benchmarks.raw_queue import RawQueue\n{text}\ntime.sleep(600)"
+        lines = f"import os, time, psycopg2\nfrom dev_servers.raw_queue import RawQueue\n{text}\ntime.sleep(600)"
         return Launch([sys.executable, "-c", lines], {**servers.environment, "TOPIC": servers.topic}, Path(__file__).parents[2])
 
     return Peer("script", "", RECORDS, command)

@@ -13,7 +13,7 @@ from psycopg2.errors import InsufficientPrivilege
 from psycopg2.extensions import make_dsn, parse_dsn
 from pydantic import SecretStr
 
-from dev_servers.postgres import Postgres, _bin
+from dev_servers.postgres import Postgres, program
 from stream_app.postgres.connection import MONITOR, WRITER, connect
 from stream_app.postgres.migrations import migrate
 from stream_app.postgres.settings import PostgresSettings
@@ -34,7 +34,7 @@ def compose_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postg
     with Postgres(directory / "server") as server:
         database = server.create_database(name="login_stream")
         subprocess.run(
-            [_bin("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-q", "-d", database], input=statements, text=True, check=True
+            [program("psql"), "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-q", "-d", database], input=statements, text=True, check=True
         )
         migrate(PostgresSettings(postgres_dsn=database), lambda _: None)
         given = parse_dsn(SERVICES["worker"]["environment"]["POSTGRES_DSN"])

@@ -12,7 +12,7 @@ from login_records import batch_of, login, records
 from migration.catalog import describe
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
 
-from dev_servers.postgres import Postgres, _bin
+from dev_servers.postgres import Postgres, program
 from pipeline.errors import FatalError
 from pipeline.settings import load
 from stream_app.monitor.database import Database
@@ -193,7 +193,7 @@ def test_psql_runs_the_files_as_they_stand(postgres: Postgres) -> None:
     for script in (schema, migrations):
         dsn = postgres.create_database()
         subprocess.run(
-            [_bin("psql"), "--no-psqlrc", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-v", "schema=public", "-d", dsn],
+            [program("psql"), "--no-psqlrc", "-q", "-o", "/dev/null", "-v", "ON_ERROR_STOP=1", "-v", "schema=public", "-d", dsn],
             input=script,
             text=True,
             check=True,

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from monitoring.quicker_rules import write_quicker_rules
 
 from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins
+from dev_servers.process import DevServerError
 from dev_servers.prometheus import Prometheus
-from dev_servers.queue_filling import QueueFiller, sqs_client
+from dev_servers.queue_filling import QueueFiller
 
 FACTOR = 10
 """Every duration of a rule is a tenth of production's."""
@@ -67,10 +68,10 @@ class Load:
                 for login in made_up_logins(1_000)
             ]
         )
-        with closing(sqs_client(self._pipeline.elasticmq)) as sqs:
-            filler = QueueFiller(sqs, self._pipeline.elasticmq.queue_url)
-            filler.send([OTHER_KIND])
-            while not self._stopping.wait(1.0):
+        filler = QueueFiller(self._pipeline.elasticmq.queue_url)
+        filler.send([OTHER_KIND])
+        while not self._stopping.wait(1.0):
+            with suppress(DevServerError):  # the queue is stopped on purpose now and then
                 filler.send([OTHER_KIND if number % 10 < self.poison else next(logins) for number in range(LOGINS_A_SECOND)])
 
 

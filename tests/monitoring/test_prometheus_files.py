@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from monitoring.quicker_rules import quicker, write_quicker_rules
 
-from dev_servers.prometheus import CONFIGURATION, RULES, installed
+from dev_servers.prometheus import CONFIGURATION, RULES, program
 
 RULE_TESTS = sorted((CONFIGURATION.parent / "tests").glob("*.yml"))
 
 
 def promtool(*arguments: str | Path) -> str:
     """What it says; the test fails if it finds something."""
-    result = subprocess.run([installed("promtool"), *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run([program("promtool"), *arguments], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import pipeline
+from dev_servers.cache import cache_directory
 from tools import locks
 
 PROJECT = Path(__file__).parents[2]
@@ -98,12 +99,14 @@ def test_make_alone_lists_every_target() -> None:
     assert {"install", "check", "test", "test-fast", "demo", "bench-worker", "lock"} <= targets
 
 
-def test_make_demo_passes_input_and_keep_on() -> None:
+def test_make_demo_passes_its_words_on() -> None:
     assert (
         make("-n", "demo", "INPUT=my logins.json.gz", "KEEP=1")
         .stdout.splitlines()[-1]
         .endswith("-m dev_servers.demo --input 'my logins.json.gz' --keep")
     )
+    assert make("-n", "demo", "SEND=1000").stdout.splitlines()[-1].endswith("-m dev_servers.running_demo send '1000'")
+    assert make("-n", "demo", "KILL=worker-1").stdout.splitlines()[-1].endswith("-m dev_servers.running_demo kill 'worker-1'")
     assert make("-n", "demo").stdout.splitlines()[-1].rstrip().endswith("-m dev_servers.demo")
 
 
@@ -125,13 +128,17 @@ def test_make_without_a_python_that_fits_says_what_to_install(tmp_path: Path) ->
     assert not (tmp_path / ".venv").exists()
 
 
-def test_make_test_without_prometheus_says_what_to_install(tmp_path: Path) -> None:
+def test_make_test_without_a_prometheus_that_can_be_had_says_what_to_install(tmp_path: Path) -> None:
     program = shutil.which("make")
     assert program is not None
     command = [program, "--old-file=install", "test"]
-    result = subprocess.run(command, cwd=PROJECT, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    environment = {"PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    (tmp_path / "cache" / "login-stream").mkdir(parents=True)
+    (tmp_path / "cache" / "login-stream" / "jars").symlink_to(cache_directory() / "jars")  # as this machine has them
+    result = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode != 0
-    assert "apt-get install prometheus" in result.stderr
+    assert "apt-get install prometheus; macOS: brew install prometheus" in result.stderr
+    assert "Traceback" not in result.stderr
     assert result.stdout == ""
 
 

@@ -28,13 +28,17 @@ class _Sent(msgspec.Struct, gc=False):
     message_id: str = msgspec.field(name="MessageId")
 
 
+class _Failed(msgspec.Struct, gc=False):
+    code: str = msgspec.field(name="Code", default="for no reason that it says")
+
+
 class _Batch(msgspec.Struct, gc=False):
     successful: list[_Sent] = msgspec.field(name="Successful", default_factory=list)
-    failed: list[Any] = msgspec.field(name="Failed", default_factory=list)
+    failed: list[_Failed] = msgspec.field(name="Failed", default_factory=list)
 
 
 class _Deleted(msgspec.Struct, gc=False):
-    failed: list[Any] = msgspec.field(name="Failed", default_factory=list)
+    failed: list[_Failed] = msgspec.field(name="Failed", default_factory=list)
 
 
 class _Attributes(msgspec.Struct, gc=False):
@@ -57,6 +61,10 @@ class RawQueue:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; the next request opens another."""
         self._connection.close()
 
     def send(self, bodies: Sequence[str]) -> list[str]:
@@ -64,7 +72,7 @@ class RawQueue:
         batch = [{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)]
         answer = msgspec.json.decode(self._call("SendMessageBatch", {"Entries": batch}), type=_Batch)
         if answer.failed:
-            raise OSError(f"the queue refused {len(answer.failed)} messages")
+            raise OSError(f"the queue refused {len(answer.failed)} messages: {answer.failed[0].code}")
         return [sent.message_id for sent in answer.successful]
 
     def receive(self) -> list[str]:
