@@ -2,7 +2,7 @@
 
 A client's consumer unpacks the batch that a record is in whole, and librdkafka holds more than all of it: 614 MiB were seen for one
 record that Kafka keeps in half a megabyte. Here the batch is unpacked by ``record_pieces.py``, no more of it than a piece. Nothing
-is fetched before it is asked for, one partition after the other, so that what is held is one batch.
+is fetched before it is asked for, and of few partitions at a time.
 
 What cannot be read has a time all the same, as its batch's header says it: nobody waits less for it than for others.
 """
@@ -29,7 +29,10 @@ _FETCH_BYTES: Final = 16_384
 """One record is wanted; Kafka sends the batch that it is in, whatever its size."""
 _FETCH_BYTES_MAX: Final = 1_048_576
 """Of what is asked for at once where no record counts, as in a transaction that was taken back."""
-_FETCH_WAIT_MS: Final = 500
+_FETCH_WAIT_MS: Final = 0
+"""What is there is answered at once; of a log that ends in control records there is nothing, at each look."""
+_AT_ONCE: Final = 8
+"""Partitions that are asked about at a time: over a slow line each waits for its answer, and each answer takes memory."""
 _READ_REPLICA_VERSION: Final = 11
 """Of a fetch: from then on the answer names a replica between a partition's aborted transactions and its records."""
 
@@ -67,14 +70,19 @@ class FirstRecords:
 
     async def _ask(self, offsets: Mapping[int, int], isolation_level: int) -> dict[int, FirstRecord]:
         found: dict[int, FirstRecord] = {}
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def ask(partition: int, offset: int) -> None:
+            async with places:
+                record = await self._first(client, TopicPartition(self._topic, partition), offset, isolation_level)
+            if record is not None:
+                found[partition] = record
+
         client = AIOKafkaClient(bootstrap_servers=self._bootstrap_servers, request_timeout_ms=int(ANSWER_SECONDS * 1_000))
         try:
             await client.bootstrap()
             await client.set_topics([self._topic])
-            for partition, offset in offsets.items():
-                record = await self._first(client, TopicPartition(self._topic, partition), offset, isolation_level)
-                if record is not None:
-                    found[partition] = record
+            await asyncio.gather(*(ask(partition, offset) for partition, offset in offsets.items()))
         finally:
             await client.close()
         return found

@@ -301,6 +301,21 @@ def test_a_bomb_that_is_next_is_lag_and_is_not_unpacked_whole(scene: Scene, tmp_
     assert int(status.split("VmHWM:")[1].split()[0]) / 1_024 < MEBIBYTES_MAX
 
 
+def test_many_partitions_with_nothing_to_read_take_no_time_each(scene: Scene) -> None:
+    """Where a log ends with a control record there is none at each look; more wait than half a second each would let be asked."""
+    topic = f"{scene.topic}-wide"
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 24, 1)])[topic].result()
+    first_records = FirstRecords(load(MonitorSettings, kafka_bootstrap_servers=scene.bootstrap_servers, kafka_topic=topic))
+    found, problem = None, None
+    while found is None and not isinstance(problem, TimeoutError):  # until all have a leader; the test's time limit is the bound
+        try:
+            found = first_records.at(dict.fromkeys(range(24), 0), committed=True)
+        except RetryableError as error:
+            problem = error.__cause__
+    assert found == {}
+
+
 def test_what_retention_removed_is_no_lag(scene: Scene, kafka: Kafka) -> None:
     scene.produce(5, sent_ago=100)
     scene.position(1)
