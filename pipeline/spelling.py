@@ -28,7 +28,11 @@ OWN_PREFIXES = (
     "FLUSH_",
     "FRESHNESS_",
     "MASKING_",
+    "MASK_",
     "MONITOR_",
+    "POSTGRES_SSL",
+    "POSTGRES_TLS",
+    "SENT_AT_",
     "WINDOW_",
 )
 """No image, tool or shell that we know of has variables with these. KAFKA_, POSTGRES_, LOG_, WEB_, SQS_ and others are shared."""

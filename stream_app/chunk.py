@@ -95,10 +95,14 @@ class Unread(Generic[RecordT]):
     value: None = None
     headers: Sequence[tuple[str, bytes | None]] = ()
 
-    def __init__(self, offset: int, timestamp: int, read: "Callable[[Callable[[], None]], Iterable[RecordT]] | None") -> None:
+    def __init__(
+        self, offset: int, timestamp: int, read: "Callable[[Callable[[], None]], Iterable[RecordT]] | None", held_bytes: int = 0
+    ) -> None:
         """``read`` returns the records that come of it, and calls what it is given now and then. None: it must be found again."""
         self.offset = offset
         self.timestamp = timestamp
+        self.held_bytes = held_bytes
+        """What is held to read it and to unpack on, as of a piece."""
         self._read = read
         self._is_abandoned = False
 
@@ -255,14 +259,14 @@ class Chunk(Generic[RecordT]):
             if piece is None:
                 break
             if isinstance(piece, Unread):
-                following, self.has_unread = piece, True
+                following, self.has_unread, self._held_bytes = piece, True, piece.held_bytes
                 break
             self._piece, self._held_bytes = piece.records, piece.held_bytes
             self._record_bytes = piece.bytes // max(1, piece.count)
         self.next, self._next_bytes = following, None
 
     def _cannot_go_on(self, offset: int, error: Exception) -> None:
-        self._piece = iter(())
+        self._piece, self._pieces = iter(()), None  # which hold what they unpack from
         self.next, self._next_bytes, self._held_bytes = Unreadable(offset, error), 0, 0
 
     @property

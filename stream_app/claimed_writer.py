@@ -6,8 +6,9 @@ is never guessed: the batch is sent again, and if the fence refuses it, the posi
 Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it. What a unique index
 refuses is sent once more first, each message looked for: one that is there is no refused row.
 
-A statement at which the connection breaks, or the server runs out of memory, although it answers otherwise, is not sent for ever
-as it is: the batch is halved. If that happens to a single record, the partition stops: nothing is known to be wrong with it.
+A statement at which the connection breaks, or the server runs out of memory or of the time it may take, although it answers
+otherwise, is not sent for ever as it is: the batch is halved. If that happens to a single record, the partition stops: nothing is
+known to be wrong with it. But for want of time, which says nothing about one record: that one is sent until there is time for it.
 
 How it could break: taking a RetryableError for "nothing was written", or going on after ClaimLostError.
 """
@@ -24,7 +25,13 @@ from stream_app.batch import Batch, BatchBuilder
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Store
 from stream_app.positions import Claim, Position, Written
-from stream_app.postgres.errors import NotUniqueError, RowRefusedError, StatementBrokenError, StatementLimitError
+from stream_app.postgres.errors import (
+    NotUniqueError,
+    RowRefusedError,
+    StatementBrokenError,
+    StatementLimitError,
+    StatementTimedOutError,
+)
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
@@ -189,7 +196,8 @@ class ClaimedWriter:
         except RetryableError as error:
             failures = [error]
         problem = str(failures[0])
-        broken = int(isinstance(failures[0], StatementBrokenError))
+        never_too_much = StatementTimedOutError if batch.records < 2 else ()  # noqa: PLR2004
+        broken = int(isinstance(failures[0], StatementBrokenError) and not isinstance(failures[0], never_too_much))
         broken_max = BROKEN_MAX if batch.records > 1 else BROKEN_ALONE_MAX
         async for attempt in retrying("write", self._log, self._sleep):
             with attempt:
@@ -202,7 +210,8 @@ class ClaimedWriter:
                 try:
                     return await self._write_once(batch)
                 except StatementBrokenError as error:
-                    broken, problem = broken + 1, str(error)
+                    if not isinstance(error, never_too_much):
+                        broken, problem = broken + 1, str(error)
                     raise
         raise AssertionError("unreachable: retrying ends by returning or raising")
 

@@ -203,7 +203,9 @@ class WorkerMetrics:
             "Statements tried again, by SQLSTATE class; tls: a certificate was refused, none: no answer.",
             ["sqlstate_class"],
         )
-        self.batch_splits = counter("batch_splits_total", "Batches halved because Postgres refused a row in them.")
+        self.batch_splits = counter(
+            "batch_splits_total", "Batches halved: Postgres refused a row in them, or they were too much for one statement."
+        )
         self.writes_fenced = counter("writes_fenced_total", "Writes refused because another worker had claimed the partition.")
         self.claims = counter("claims_total", "Partitions claimed.")
         self.newest_sent_at = gauge(

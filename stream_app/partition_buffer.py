@@ -147,8 +147,9 @@ class PartitionBuffer:
         if not unpacked:
             return None
         batch = replace(draft, next_offset=next_offset)
-        self._budget.bytes_used += unpacked
-        held = unpacked + packed - self._window.bytes  # its chunks are kept until it is written
+        taken = packed - self._window.bytes  # less than none where more is held of what is left, to unpack on
+        self._budget.bytes_used += unpacked + max(0, -taken)
+        held = unpacked + max(0, taken)  # its chunks are kept until it is written
         built = BuiltBatch(batch, held, batch.oldest_sent_at_ms)
         self._built.append(built)  # last: whoever is told that there is none gives its turn back
         return built

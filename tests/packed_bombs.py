@@ -2,14 +2,21 @@
 
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, repeat
 
 import cramjam
 import lz4.frame
 import zstandard
+from aiokafka.consumer.fetcher import READ_COMMITTED
 from aiokafka.record.default_records import DefaultRecordBase
 from aiokafka.record.util import calc_crc32c, encode_varint
+from aiokafka.structs import TopicPartition
 from login_records import headers
+
+from stream_app.chunk import Chunk
+from stream_app.dead_letters import KafkaRecord
+from stream_app.transport.fetched_records import _unpack, first_of
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 CODECS = {"gzip": GZIP, "snappy": SNAPPY, "lz4": LZ4, "zstd": ZSTD}
@@ -91,3 +98,11 @@ def bomb(codec: int, bodies: Sequence[Body], first_offset: int = 0, *, headers_:
         for place, body in enumerate(bodies)
     )
     return batch_of_packed(codec, packed_by(codec, parts), len(bodies), first_offset)
+
+
+def chunk_of(answer: bytes, start: int = 0) -> Chunk[KafkaRecord]:
+    """What the transport makes of an answer with these record batches."""
+    unpack = partial(_unpack, TopicPartition("logins", 0), answer, [], READ_COMMITTED)
+    first, next_offset = first_of(TopicPartition("logins", 0), answer, [], READ_COMMITTED, start)
+    assert first is not None
+    return Chunk(first, unpack, next_offset=next_offset, packed_bytes=len(answer), seek_number=0, sequence=0)

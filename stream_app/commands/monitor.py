@@ -17,6 +17,7 @@ from stream_app.monitor.settings import MonitorSettings
 from stream_app.monitor.topic_log import TopicLog
 from stream_app.policy_in_force import monitor_policy
 from stream_app.postgres.connection import MONITOR, connection_parameters
+from stream_app.transport.first_records import FirstRecords
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,8 @@ def monitor() -> None:
 
     call_on_stop_signal(told_to_stop)
     metrics = MonitorMetrics()
-    topic_log, database = TopicLog(settings, settings.sent_at_bounds), Database(settings)
+    topic_log = TopicLog(settings, settings.sent_at_bounds, FirstRecords(settings).at)
+    database = Database(settings)
     looking = Monitor(settings, metrics, topic_log=topic_log, database=database)
     token = read_token(settings.monitor_web_token_file, "MONITOR_WEB_TOKEN_FILE")
     pages = Pages(metrics.registry, ending.livez(looking.livez), looking.readyz, token)
@@ -63,5 +65,4 @@ def monitor() -> None:
     finally:
         server.stop()
         database.close()
-        topic_log.close()
     log.info("monitor_stopped")

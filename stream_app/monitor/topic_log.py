@@ -1,10 +1,9 @@
 """The topic as Kafka shows it to somebody who is in no consumer group: its ends, its retention, and how old a record is."""
 
-import time
-from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined] # not in its __all__
 
 from pipeline.contract import HEADER_SENT_AT
@@ -33,6 +32,25 @@ class LogRange(NamedTuple):
     end: LogEnd
 
 
+class TimedRecord(Protocol):
+    """What tells when a record was sent."""
+
+    @property
+    def timestamp(self) -> int:
+        """Kafka's, in milliseconds since the epoch; -1 if it has none."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """Names and values; none where the record is too large to be held."""
+
+
+class FirstRecords(Protocol):
+    """What reads records: a thing of the transport's, which unpacks them within bounds. Raises :class:`RetryableError`."""
+
+    def __call__(self, offsets: Mapping[int, int], *, committed: bool) -> Mapping[int, TimedRecord]:
+        """Of each partition the first record from its offset on, of those that are ``committed`` or of all; none: it is missing."""
+
+
 class TopicLog:
     """Blocking calls, for one thread; each raises :class:`RetryableError` when Kafka does not answer.
 
@@ -40,7 +58,8 @@ class TopicLog:
     connect to none ever again (its issue #5301).
     """
 
-    def __init__(self, settings: KafkaSettings, sent_at_bounds: SentAtBounds) -> None:
+    def __init__(self, settings: KafkaSettings, sent_at_bounds: SentAtBounds, first_records: FirstRecords) -> None:
+        self._first_records = first_records
         self._topic = settings.kafka_topic
         self._sent_at_bounds = sent_at_bounds
         self._common: dict[str, Any] = {
@@ -49,21 +68,6 @@ class TopicLog:
             "reconnect.backoff.max.ms": 1_000,
         }
         self._admin = AdminClient(self._common)
-        self._consumer = self._new_consumer("read_committed")
-
-    def _new_consumer(self, isolation_level: str) -> Consumer:
-        return Consumer(
-            {
-                **self._common,
-                "group.id": f"{self._topic}-monitor",  # librdkafka wants one; it is never joined and nothing is committed
-                "enable.auto.commit": False,
-                "isolation.level": isolation_level,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.message.max.bytes": 16_384,  # one record is wanted; Kafka sends the batch that it is in
-                "queued.min.messages": 1,
-            }
-        )
 
     def ranges(self) -> dict[int, LogRange]:
         """First offset and ends of each partition's log; empty while there is no such topic."""
@@ -92,48 +96,15 @@ class TopicLog:
 
         A partition is missing where none is: offsets that Kafka has may all be control records, which are no records to anybody.
         """
-        try:
-            return self._first_times(self._consumer, offsets)
-        except RetryableError:
-            self._consumer.close()
-            self._consumer = self._new_consumer("read_committed")
-            raise
+        return self._first_times(offsets, committed=True)
 
     def times_in_transaction(self, offsets: Mapping[int, int]) -> dict[int, Times]:
         """Likewise, of records that nobody can read yet: those of a transaction that is open."""
-        consumer = self._new_consumer("read_uncommitted")  # at most once a look
-        try:
-            return self._first_times(consumer, offsets)
-        finally:
-            consumer.close()
+        return self._first_times(offsets, committed=False)
 
-    def _first_times(self, consumer: Consumer, offsets: Mapping[int, int]) -> dict[int, Times]:
-        found: dict[int, Times] = {}
-        waiting = set(offsets)
-        deadline = time.monotonic() + REQUEST_SECONDS
-        consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()])
-        try:
-            while waiting:
-                message = consumer.poll(max(0.0, deadline - time.monotonic()))
-                if message is None:
-                    raise RetryableError("Kafka did not deliver a record")
-                partition, error = message.partition(), message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes begin so
-                    raise RetryableError(f"Kafka did not deliver a record: {error.name()}")
-                if partition in waiting:
-                    waiting.discard(partition)
-                    if error is None:
-                        found[partition] = _times(message, self._sent_at_bounds)
-                    consumer.incremental_unassign([TopicPartition(self._topic, partition)])
-        except KafkaException as error:
-            raise _retryable(error) from error
-        finally:
-            consumer.unassign()
-        return found
-
-    def close(self) -> None:
-        """Let go of the connections."""
-        self._consumer.close()
+    def _first_times(self, offsets: Mapping[int, int], *, committed: bool) -> dict[int, Times]:
+        records = self._first_records(offsets, committed=committed)
+        return {partition: _times(record, self._sent_at_bounds) for partition, record in records.items()}
 
     def _offsets(
         self, partitions: list[TopicPartition], spec: OffsetSpec, isolation_level: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
@@ -162,12 +133,10 @@ def _retryable(error: KafkaException) -> RetryableError:
     return KafkaUnreachableError(f"Kafka at KAFKA_BOOTSTRAP_SERVERS does not answer: {code}", code)
 
 
-def _times(message: Message, bounds: SentAtBounds) -> Times:
+def _times(record: TimedRecord, bounds: SentAtBounds) -> Times:
     """Sent at as the worker reads it: the bridge's header where it can be true, else the Kafka timestamp."""
-    timestamp = message.timestamp()[1]
-    kept_since = max(0, timestamp) / 1_000
-    headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    sent_at_ms = parse_sent_at_ms(next((value for name, value in headers if name == HEADER_SENT_AT), None))
-    if sent_at_ms is not None and bounds.hold(sent_at_ms, sent_at_ms, timestamp, timestamp):
+    kept_since = max(0, record.timestamp) / 1_000
+    sent_at_ms = parse_sent_at_ms(next((value for name, value in record.headers if name == HEADER_SENT_AT), None))
+    if sent_at_ms is not None and bounds.hold(sent_at_ms, sent_at_ms, record.timestamp, record.timestamp):
         return Times(sent_at_ms / 1_000, kept_since)
     return Times(kept_since, kept_since)

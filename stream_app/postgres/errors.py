@@ -37,6 +37,10 @@ class StatementBrokenError(RetryableError):
     """
 
 
+class StatementTimedOutError(StatementBrokenError):
+    """It took longer than it may: the server is slow, or something it needs is locked, or it is too much. Or somebody ended it."""
+
+
 class StatementLimitError(FatalError):
     """The statement exceeds a limit of the server's: the size of a string, of an array, of an index entry."""
 
@@ -84,6 +88,7 @@ _NOT_UNIQUE: Final = "23505"
 _LIMIT: Final = "54000"
 _BROKEN: Final = ("53200", "XX000")
 """Out of memory; and an internal error, which is what a request for more memory than Postgres ever takes at once is to it."""
+_TIMED_OUT: Final = "57014"
 _NO_PARTITION: Final = ("ExecFindPartition", "ExecPartitionCheckEmitError")
 """The server's functions that say so: the code is that of a CHECK constraint, and the message may be that of a trigger."""
 
@@ -158,7 +163,8 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
         return _translate_refusal(error)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
-        return (StatementBrokenError if code in _BROKEN else RetryableError)(f"Postgres: {meaning} (SQLSTATE {code})")
+        retryable = StatementTimedOutError if code == _TIMED_OUT else StatementBrokenError if code in _BROKEN else RetryableError
+        return retryable(f"Postgres: {meaning} (SQLSTATE {code})")
     kind: type[FatalError]
     if code == _LIMIT:
         kind, remedy = StatementLimitError, "its log says which limit"

@@ -76,7 +76,7 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
         return []
     fetched = result._partition_records  # noqa: SLF001
     packed: bytes = fetched._records.packed  # noqa: SLF001
-    batches = [batch for batch, _ in _batches(packed)]
+    batches = [batch for batch, _ in batches_of(packed)]
     if not all(batch.validate_crc() for batch in batches):
         raise CorruptRecordException(f"Invalid CRC - {partition}")
     start = fetched.next_fetch_offset
@@ -88,6 +88,14 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
     fetched._records_iterator = None  # noqa: SLF001 - likewise
     result._partition_records = None  # noqa: SLF001 - as getall() says that there is no more
     return [] if first is None else [PackedRecords(first, unpack, next_offset, len(packed))]
+
+
+def first_of(
+    partition: TopicPartition, packed: bytes, aborted: Sequence[tuple[int, int]], isolation_level: int, start: int
+) -> tuple[KafkaRecord | Unread[KafkaRecord] | Unreadable | None, int]:
+    """The first record from ``start`` on, or what stands in its place, and where the next fetch begins. Looks at no checksum."""
+    first = _first(start, _unpack(partition, packed, aborted, isolation_level, start))
+    return first, max([start, *(batch.next_offset for batch, _ in batches_of(packed))])
 
 
 def _first(start: int, pieces: Pieces) -> KafkaRecord | Unread[KafkaRecord] | Unreadable | None:
@@ -103,7 +111,7 @@ def _first(start: int, pieces: Pieces) -> KafkaRecord | Unread[KafkaRecord] | Un
     return None
 
 
-def _batches(packed: bytes) -> Iterator[tuple[Any, tuple[int, int]]]:
+def batches_of(packed: bytes) -> Iterator[tuple[Any, tuple[int, int]]]:
     """Each batch, and where its bytes are."""
     reader, begin = MemoryRecords(packed), 0
     while reader.has_next():
@@ -122,7 +130,7 @@ def _unpack(
     rules = PartitionRecords(partition, None, aborted, start, None, None, False, isolation_level)  # noqa: FBT003
     rules._records_iterator = None  # noqa: SLF001 - it holds the object, which holds it
     view = memoryview(packed)
-    for batch, (begin, end) in _batches(packed):
+    for batch, (begin, end) in batches_of(packed):
         if isolation_level == READ_COMMITTED and batch.producer_id is not None:
             rules._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
             if batch.is_control_batch and rules._contains_abort_marker(plain_control_batch(view[begin:end], batch)):  # noqa: SLF001

@@ -31,6 +31,9 @@ from stream_app.transport.unpacking import WINDOW_BYTES_MAX, Read, TooLargeToUnp
 PIECE_BYTES_MAX: Final = 2 * 1_048_576
 """Of unpacked records that are held at a time: one of the largest and a part of the next."""
 
+HELD_BYTES: Final = PIECE_BYTES_MAX + WINDOW_BYTES_MAX
+"""Of a batch that is gone through, at most, for as long as there is more of it."""
+
 OLD_BATCH_BYTES_MAX: Final = 16 * 1_048_576
 """Of a batch in one of the forms before Kafka 0.11, unpacked, which aiokafka does whole. No broker since 3.0 takes such from a
 producer (it writes them anew), so this is what old logs hold."""
@@ -267,7 +270,7 @@ class _Walk:
         header, source = self._header, self._source
         try:
             if header.base_offset < start and self._next()[1] < start:  # compaction may have removed what was before
-                yield Unread(start, header.timestamp(0), partial(self._go_to, start))
+                yield Unread(start, header.timestamp(0), partial(self._go_to, start), HELD_BYTES)
             while self._gone < header.count:
                 count, end, large_bytes = self._small_records()
                 if count:
@@ -308,7 +311,7 @@ class _Walk:
         source = self._source
         records, source.at = source.buffer[source.at : end], end
         self._gone += count
-        return Piece(chain(self._header.plain(records, count)), count, len(records), PIECE_BYTES_MAX + WINDOW_BYTES_MAX)
+        return Piece(chain(self._header.plain(records, count)), count, len(records), HELD_BYTES)
 
     def _next(self) -> tuple[int, int, int]:
         """Of the record that comes next, which stays: what it takes with its length, its offset, its timestamp."""
@@ -332,7 +335,7 @@ class _Walk:
             self._gone += 1
             return [record]
 
-        return Unread(offset, timestamp, read)
+        return Unread(offset, timestamp, read, HELD_BYTES)
 
     def _read_large(self, size: int, offset: int, timestamp: int, check: Callable[[], None]) -> LargeRecord:
         source = self._source

@@ -12,6 +12,11 @@ from dev_servers.elasticmq import ElasticMq
 from dev_servers.kafka import Kafka
 from dev_servers.moto_sqs import Moto
 
+ONE_RECEIVE_AT_A_TIME = {"BRIDGE_RECEIVERS": "1"}
+"""For a FIFO queue of Moto's. A receive of its looks once which groups are in flight and marks what it gives out one by one: of two
+at a time each may give out later messages of a group whose earlier ones the other has. Seen in 12 of 60 rounds of four receives at
+a time, and nothing else, and in none of 60 of ElasticMQ's (moto 5.2.5, ``sqs/models.py``: ``receive_message``)."""
+
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -85,25 +90,29 @@ def test_bodies_that_only_one_server_takes_arrive_byte_for_byte(moto: Moto, kafk
     assert {record.value for record in topic.records()} == {body.encode() for body in bodies}
 
 
-def test_order_is_kept_within_each_group_of_a_fifo_queue(sqs_endpoint_url: str, kafka: Kafka, tmp_path: Path) -> None:
+def test_order_is_kept_within_each_group_of_a_fifo_queue(
+    sqs_endpoint_url: str, kafka: Kafka, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """The order in which they first appear: Moto may give a message out once more while another request deletes it."""
+    settings = ONE_RECEIVE_AT_A_TIME if "moto" in request.node.callspec.id else {}
     queue, topic = Queue(sqs_endpoint_url, fifo=True), Topic(kafka.bootstrap_servers)
     queue.send([login(number) for number in range(60)], group=lambda index: f"group-{index % 5}")
-    with RunningBridge(tmp_path, queue, topic):
+    with RunningBridge(tmp_path, queue, topic, **settings):
         wait_for(queue.is_empty, "all messages deleted")
     by_group = {group: list(dict.fromkeys(numbers)) for group, numbers in numbers_by_key(topic.records()).items()}
     assert by_group == {f"group-{group}": list(range(group, 60, 5)) for group in range(5)}
 
 
 def test_a_refused_record_holds_back_its_group_and_goes_to_the_dead_letter_queue(
-    sqs_endpoint_url: str, kafka: Kafka, tmp_path: Path
+    sqs_endpoint_url: str, kafka: Kafka, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    settings = ONE_RECEIVE_AT_A_TIME if "moto" in request.node.callspec.id else {"BRIDGE_RECEIVERS": "2"}
     queue = Queue(sqs_endpoint_url, fifo=True, visibility_seconds=2, receives_max=2)
     topic = Topic(kafka.bootstrap_servers, bytes_max=20_000)
     too_large = json.dumps({"user_id": "user-0", "secret": [uuid.uuid4().hex for _ in range(2_000)]})
     bodies = [too_large if number == 4 else login(number) for number in range(20)]
     ids = queue.send(bodies, group=lambda index: f"group-{index % 2}")
-    with RunningBridge(tmp_path, queue, topic, BRIDGE_RECEIVERS="2") as bridge:
+    with RunningBridge(tmp_path, queue, topic, **settings) as bridge:
         bridge.wait_for_event("record_refused")
         wait_for(lambda: len(numbers_by_key(topic.records()).get("group-1", ())) == 10, "the other group goes on")
         first = numbers_by_key(topic.records())["group-0"]

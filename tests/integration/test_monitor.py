@@ -1,5 +1,6 @@
 """The monitor against real Kafka and Postgres: what it says of lag while nobody writes."""
 
+import asyncio
 import json
 import secrets
 import time
@@ -17,7 +18,9 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from login_records import SENT_AT_BOUNDS
+from packed_bombs import CODECS, MEBIBYTE, bomb
 from pydantic import SecretStr
+from record_batches import produce_packed
 from signal_masks import threads_that_take
 from structlog.testing import capture_logs
 
@@ -31,9 +34,12 @@ from stream_app.monitor.metrics import MonitorMetrics
 from stream_app.monitor.monitor import Monitor
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.monitor.topic_log import TopicLog
+from stream_app.transport.first_records import FirstRecords
 
 PARTITIONS = 2
 HOUR = 3_600
+BOMB_BYTES = 256 * MEBIBYTE
+MEBIBYTES_MAX = 150
 
 
 class Scene:
@@ -50,9 +56,20 @@ class Scene:
             postgres_dsn=SecretStr(dsn),
         )
         self.metrics = MonitorMetrics()
-        self.topic_log, self.database = TopicLog(self.settings, self.settings.sent_at_bounds), Database(self.settings)
+        self.topic_log = TopicLog(self.settings, self.settings.sent_at_bounds, FirstRecords(self.settings).at)
+        self.database = Database(self.settings)
         self.clock_ahead = 0.0
         self.monitor = self._monitor()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a monitor that is a process."""
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "KAFKA_TOPIC": self.topic,
+            "POSTGRES_DSN": self.dsn,
+            "LOG_FORMAT": "json",
+        }
 
     def _monitor(self) -> Monitor:
         return Monitor(
@@ -140,7 +157,6 @@ def scene(kafka: Kafka, migrated_database: str) -> Iterator[Scene]:
     it = Scene(kafka, migrated_database, topic)
     yield it
     it.database.close()
-    it.topic_log.close()
     admin.delete_topics([topic])[topic].result()
 
 
@@ -260,6 +276,46 @@ def test_what_is_in_front_of_an_open_transaction_tells_its_own_time(scene: Scene
     other.abort_transaction(30)
 
 
+def lag_seconds(processes: PipelineProcesses) -> float:
+    """Of the first partition; 0 before the first look, too."""
+    try:
+        return processes.metric("monitor", "monitor_partition_lag_seconds", partition="0")
+    except LookupError:
+        return 0
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_a_bomb_that_is_next_is_lag_and_is_not_unpacked_whole(scene: Scene, tmp_path: Path, codec: str) -> None:
+    """Librdkafka took 614 MiB for half a megabyte that holds 512 MiB, found no record in time, and the lag was 0."""
+    asyncio.run(produce_packed(scene.bootstrap_servers, scene.topic, 0, bomb(CODECS[codec], [BOMB_BYTES])))
+    processes = PipelineProcesses(tmp_path, scene.environment)
+    child = processes.start_monitor()
+    try:
+        processes.wait_ready("monitor")
+        while lag_seconds(processes) == 0:  # the test's time limit is the bound
+            time.sleep(0.1)
+        assert lag_seconds(processes) == pytest.approx(time.time() - 1, abs=60)
+        status = Path(f"/proc/{child.pid}/status").read_text()
+    finally:
+        child.kill()
+    assert int(status.split("VmHWM:")[1].split()[0]) / 1_024 < MEBIBYTES_MAX
+
+
+def test_many_partitions_with_nothing_to_read_take_no_time_each(scene: Scene) -> None:
+    """Where a log ends with a control record there is none at each look; more wait than half a second each would let be asked."""
+    topic = f"{scene.topic}-wide"
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    admin.create_topics([NewTopic(topic, 24, 1)])[topic].result()
+    first_records = FirstRecords(load(MonitorSettings, kafka_bootstrap_servers=scene.bootstrap_servers, kafka_topic=topic))
+    found, problem = None, None
+    while found is None and not isinstance(problem, TimeoutError):  # until all have a leader; the test's time limit is the bound
+        try:
+            found = first_records.at(dict.fromkeys(range(24), 0), committed=True)
+        except RetryableError as error:
+            problem = error.__cause__
+    assert found == {}
+
+
 def test_what_retention_removed_is_no_lag(scene: Scene, kafka: Kafka) -> None:
     scene.produce(5, sent_ago=100)
     scene.position(1)
@@ -305,12 +361,11 @@ def test_without_kafka_what_waits_grows_older_and_it_is_named(scene: Scene) -> N
     scene.produce(3, sent_ago=100)
     scene.look()
     away = load(MonitorSettings, kafka_bootstrap_servers="127.0.0.1:1", kafka_topic=scene.topic)
-    nowhere = TopicLog(away, SENT_AT_BOUNDS)
+    nowhere = TopicLog(away, SENT_AT_BOUNDS, FirstRecords(away).at)
     scene.monitor._log, scene.monitor._reachability = nowhere, Reachability(away)
     scene.clock_ahead = HOUR
     with structlog.testing.capture_logs() as events:
         scene.monitor.look()
-        nowhere.close()
     assert (scene.value("ready", dependency="postgres"), scene.value("ready", dependency="kafka")) == (1, 0)
     why = "nobody listens at 127.0.0.1:1 (KAFKA_BOOTSTRAP_SERVERS)"
     assert scene.monitor.readyz().details["waiting_for"] == {"kafka": "_TRANSPORT"}
@@ -365,13 +420,7 @@ def test_it_waits_for_a_topic_that_is_not_there_yet(kafka: Kafka, migrated_datab
 
 
 def test_as_a_process_it_ends_in_order_by_the_one_thread_that_waits_for_the_signal(scene: Scene, tmp_path: Path) -> None:
-    environment = {
-        "KAFKA_BOOTSTRAP_SERVERS": scene.bootstrap_servers,
-        "KAFKA_TOPIC": scene.topic,
-        "POSTGRES_DSN": scene.dsn,
-        "LOG_FORMAT": "json",
-    }
-    processes = PipelineProcesses(tmp_path, environment)
+    processes = PipelineProcesses(tmp_path, scene.environment)
     child = processes.start_monitor()
     try:
         processes.wait_ready("monitor")

@@ -97,7 +97,7 @@ HANGING_FINISH = "Bridge._finish = lambda self: time.sleep(600)\n"
 DYING_THREAD = "def die(*_):\n    raise LookupError('a' + ' value')\nBridge._start = die\n"
 HANGING_LOOK = "Monitor.look = lambda self: time.sleep(600)\n"
 FAILING_LOOK = "def fail(*_):\n    raise LookupError('a' + ' value')\nMonitor.look = fail\n"
-HANGING_CLOSE = "from stream_app.monitor.topic_log import TopicLog\nTopicLog.close = lambda self: time.sleep(600)\n"
+HANGING_CLOSE = "from stream_app.monitor.database import Database\nDatabase.close = lambda self: time.sleep(600)\n"
 
 
 @pytest.mark.parametrize(("runner", "breaks"), [(BRIDGE, HANGING_FINISH), (MONITOR, HANGING_LOOK), (MONITOR, HANGING_CLOSE)])

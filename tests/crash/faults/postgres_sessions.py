@@ -85,12 +85,12 @@ def connections_used_up(system: System) -> Iterator[str]:
     workers = system.workers
     with ExitStack() as others:
         administrator = others.enter_context(closing(psycopg2.connect(system.dsn)))
-        _take_all(system, others)
+        take_all(system, others)
         system.freeze(*workers)  # so that none is quicker than we are
         try:
             with administrator.cursor() as cursor:
                 cursor.execute(f"SELECT pg_terminate_backend(pid, 2000) {SESSIONS}")
-            _take_all(system, others)
+            take_all(system, others)
         finally:
             system.thaw(*workers)
         _prove_all_refused(system, "53", "too many clients already")
@@ -111,7 +111,8 @@ def _prove_all_refused(system: System, sqlstate_class: str, words: str) -> None:
         prove_refused(name)
 
 
-def _take_all(system: System, others: ExitStack) -> None:
+def take_all(system: System, others: ExitStack) -> None:
+    """Take each connection that the server still gives."""
     while True:
         try:
             others.enter_context(closing(psycopg2.connect(system.dsn)))

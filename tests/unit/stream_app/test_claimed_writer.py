@@ -12,7 +12,7 @@ from stream_app.batch import SEALED_BYTES_MAX, Batch
 from stream_app.claimed_writer import BROKEN_ALONE_MAX, BROKEN_MAX, ClaimedWriter, retrying
 from stream_app.metrics import WorkerMetrics
 from stream_app.positions import Claim, Position, Written
-from stream_app.postgres.errors import NotUniqueError, StatementBrokenError, StatementLimitError
+from stream_app.postgres.errors import NotUniqueError, StatementBrokenError, StatementLimitError, StatementTimedOutError
 
 
 async def at_once(_: float) -> None:
@@ -211,9 +211,10 @@ class TakesLittle(MemoryStore):
 
 
 TOO_MUCH = [StatementBrokenError("the connection was closed"), StatementLimitError("a limit")]
+TIMED_OUT = StatementTimedOutError("it took too long")
 
 
-@pytest.mark.parametrize("error", TOO_MUCH, ids=["broken", "limit"])
+@pytest.mark.parametrize("error", [*TOO_MUCH, TIMED_OUT], ids=["broken", "limit", "timed-out"])
 async def test_what_is_too_much_for_one_statement_is_halved_and_never_sent_for_ever(error: PipelineError) -> None:
     store, metrics = TakesLittle(2, error), WorkerMetrics()
     writer = await claimed(store, [], metrics)
@@ -237,6 +238,25 @@ async def test_one_record_that_is_too_much_stops_the_partition_and_is_no_dead_le
 
     assert (store.rows, store.dead_letters, store.positions[PLACE].next_offset) == ({}, {}, 0)
     assert len(store.statements) <= BROKEN_ALONE_MAX
+
+
+async def test_one_record_for_which_there_is_no_time_is_sent_until_there_is() -> None:
+    """A table that is locked, or a server that is slow, says nothing about a record: that it stops nothing, and needs nobody."""
+    store, metrics = TakesLittle(0, TIMED_OUT), WorkerMetrics()
+    writer = await claimed(store, [], metrics)
+    pauses = 0
+
+    async def pause(_: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        if pauses == 10 * BROKEN_ALONE_MAX:
+            store.records_max = 1  # the lock is gone
+
+    writer._sleep = pause
+    await writer.write(build([login(), login()]))
+
+    assert store.positions[PLACE].next_offset == 2
+    assert metrics.registry.get_sample_value("stream_batch_splits_total") == 1
 
 
 async def test_a_server_that_does_not_answer_is_no_reason_to_halve() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import virtual_time
 from login_records import builder, chunk, login, logins, record
+from packed_bombs import MEBIBYTE, ZSTD, bomb, chunk_of
 from partition_scenes import PARTITION, Scene
 
 from stream_app.batch import BatchBuilder
@@ -20,6 +21,7 @@ from stream_app.partition_buffer import PartitionBuffer
 from stream_app.partition_ports import Budget
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Position
+from stream_app.transport.record_pieces import HELD_BYTES
 from stream_app.windows import WindowPolicy
 
 
@@ -41,6 +43,28 @@ async def test_a_batch_gives_its_memory_and_its_turn_back_once() -> None:
     it.let_go(built)
     it.let_go_of_all()
     assert (budget.bytes_used, budget.turns._value, it.records) == (0, 2, 0)
+
+
+async def test_what_is_held_to_unpack_on_counts_also_where_a_record_too_large_comes_next() -> None:
+    """Up to 10 MiB a partition, for as long as it rests there: as long as Postgres is away."""
+    budget = Budget(100 * MEBIBYTE, batches_max=2)
+    policy = WindowPolicy(rows=1_000, bytes=MEBIBYTE, seconds=0.2)
+    it = PartitionBuffer(PARTITION, builder=builder(), policy=policy, budget=budget, metrics=WorkerMetrics())
+    it.add(chunk_of(bomb(ZSTD, [login(), 3 * MEBIBYTE, login(), 3 * MEBIBYTE])))
+    at_first, next_offset = budget.bytes_used, 0
+    for _ in range(2):
+        built = await it.build(next_offset)
+        assert built is not None
+        assert budget.bytes_used == it.bytes >= HELD_BYTES, "the second record is in the way"
+        it.let_go(built)
+        assert budget.bytes_used == it.bytes >= HELD_BYTES
+        next_offset = built.batch.next_offset
+    built = await it.build(next_offset)
+    assert built is not None
+    assert built.batch.next_offset == 4
+    assert budget.bytes_used == it.bytes < at_first + HELD_BYTES
+    it.let_go(built)
+    assert (budget.bytes_used, it.bytes) == (0, 0)
 
 
 async def test_what_was_dropped_while_it_waited_for_a_turn_takes_none() -> None:

@@ -18,14 +18,27 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from login_records import headers, login
-from packed_bombs import CODECS, MEBIBYTE, SNAPPY, ZSTD, Body, Headers, batch_of_packed, bomb, number, packed_by, record_parts
+from packed_bombs import (
+    CODECS,
+    MEBIBYTE,
+    SNAPPY,
+    ZSTD,
+    Body,
+    Headers,
+    batch_of_packed,
+    bomb,
+    chunk_of,
+    number,
+    packed_by,
+    record_parts,
+)
 
 from pipeline.contract import RECORD_BYTES_MAX
 from pipeline.errors import FatalError
 from stream_app.chunk import AbandonedError, Chunk, Piece, Unread, Unreadable
 from stream_app.dead_letters import KafkaRecord
 from stream_app.large_records import FIRST_BYTES, LargeRecord
-from stream_app.transport.fetched_records import PackedRecords, _first, _unpack
+from stream_app.transport.fetched_records import _unpack
 from stream_app.transport.record_pieces import HEADERS_BYTES_MAX, HEADERS_MAX, PIECE_BYTES_MAX
 
 FIRST = TopicPartition("logins", 0)
@@ -39,15 +52,6 @@ every_codec = pytest.mark.parametrize("codec", [0, *CODECS.values()], ids=["none
 
 def unpack(data: bytes) -> Callable[[int], Iterator[Piece[KafkaRecord] | Unread[KafkaRecord]]]:
     return lambda start: _unpack(FIRST, data, [], READ_COMMITTED, start)
-
-
-def chunk_of(data: bytes, start: int = 0) -> Chunk[KafkaRecord]:
-    """As the transport makes it of a fetch."""
-    first = _first(start, unpack(data)(start))
-    assert first is not None
-    ends = [batch.next_offset for batch in batches(data)]
-    whole = PackedRecords(first, unpack(data), ends[-1], len(data))
-    return Chunk(whole.first, whole.unpack, next_offset=whole.next_offset, packed_bytes=len(data), seek_number=0, sequence=0)
 
 
 def batches(data: bytes) -> Iterator[Any]:
