@@ -22,7 +22,8 @@ from pipeline.foreign_variables import names_shut_out
 from pipeline.printable import printable
 
 __all__ = [
-    "Command", "Group", "ProcessCommand", "QuietCommand", "cli", "json_option", "named", "say", "show_json", "show_table", "wants_json",
+    "Command", "Group", "ProcessCommand", "QuietCommand",
+    "cli", "json_option", "named", "say", "show_json", "show_table", "wants_json",
 ]  # fmt: skip
 
 
