@@ -57,6 +57,16 @@ class KafkaSettings(Settings):
         examples=["logins: letters, digits, and . _ -, up to 249"],
         description="The raw topic: the bridge writes it, workers read it.",
     )
+    kafka_topic_create: Literal["auto", "never"] | None = Field(
+        None,
+        description="Whether a missing topic is created: `auto` or `never`. Unset, it is where the cluster has one broker; with "
+        "more of them a misspelt KAFKA_TOPIC stops the start.",
+    )
+    kafka_topic_compacted: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="Whether a topic with `compact` in its cleanup.policy is taken. Compaction removes records whose key came "
+        "again, read or not: they are lost.",
+    )
     kafka_topic_partitions: int = Field(
         4,
         ge=1,

@@ -16,7 +16,7 @@ def check_position(claim: Claim, position: int, *, topic_id: str | None, log_sta
         return
     raise FatalError(
         f"{problem}. If that was meant: faust -A stream_app positions reset --topic {partition.topic}"
-        f" --partition {partition.partition} --to {log_start}"
+        f" --partition {partition.partition} --to {log_start} --reason WHY"
     )
 
 

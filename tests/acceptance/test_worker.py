@@ -264,7 +264,9 @@ def test_a_topic_made_anew_stops_the_partition_and_names_the_command(pipeline: R
     wait_until(lambda: "positions reset" in pipeline.log("worker"), "the partition stops")
     assert pipeline.count("user_logins") == 0
     for partition in range(4):
-        pipeline.run("positions", "reset", "--topic", pipeline.topic, "--partition", str(partition), "--to", "0", "--yes")
+        pipeline.run(
+            "positions", "reset", "--topic", pipeline.topic, "--partition", str(partition), "--to", "0", "--reason", "test", "--yes"
+        )
     pipeline.wait_drained()
     pipeline.assert_each_once(message_id(number) for number in range(100))
 
@@ -284,7 +286,9 @@ def test_a_record_that_cannot_be_unpacked_stops_its_partition_and_neither_the_wo
     wait_until(lambda: pipeline.positions() == ends, "all before it and all of the other partitions is written")
     wait_until(lambda: pipeline.log("worker").count("partition_failed") >= 2, "it is tried again")
     assert {line["next_offset"] for line in fields_in_log(pipeline.log("worker"), "partition_failed")} == {str(at)}
-    pipeline.run("positions", "reset", "--topic", pipeline.topic, "--partition", "0", "--to", str(at + 1), "--yes")
+    pipeline.run(
+        "positions", "reset", "--topic", pipeline.topic, "--partition", "0", "--to", str(at + 1), "--reason", "test", "--yes"
+    )
     pipeline.wait_drained()
     pipeline.assert_each_once(message_id(number) for number in range(200))
     assert pipeline.stop_worker() == 0

@@ -15,7 +15,9 @@ from click.testing import Result
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names its class like a module
 
 Command = Callable[..., Result]
-RESET = ("positions", "reset", "--topic", "logins", "--partition", "0")
+RESET = ("positions", "reset", "--topic", "logins", "--partition", "0", "--reason", "ticket 1")
+ADOPT = ("positions", "adopt", "--topic", "logins", "--from", "stream_app", "--reason", "ticket 2", "--yes")
+ACTIONS = "SELECT who, action, target, details, reason FROM operator_actions ORDER BY id"
 STORED = "SELECT consumer_group, topic, partition, next_offset, epoch FROM stream_positions ORDER BY 1, 2, 3"
 
 
@@ -83,6 +85,43 @@ def test_reset_moves_one_position_and_fences_its_worker(command: Command, cursor
 def test_skipping_is_said(command: Command, cursor: Cursor) -> None:
     assert "Records 500 to 599 will not be read: they become no rows." in command(*RESET, "--to", "600", "--yes").stdout
     assert stored(cursor)[0][3] == 600
+    cursor.execute(ACTIONS)
+    details = {"from": 500, "to": 600, "skipped": 100}
+    assert cursor.fetchall() == [("postgres", "positions reset", "logins/0 of stream_app", details, "ticket 1")]
+    (action,) = json.loads(command("--json", "positions", "history").stdout)
+    assert (action["action"], json.loads(action["details"]), action["reason"]) == ("positions reset", details, "ticket 1")
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "a\nb", "x" * 501])
+def test_no_reason_no_reset(command: Command, cursor: Cursor, reason: str) -> None:
+    result = command(*RESET[:-1], reason, "--to", "0", "--yes")
+    assert (result.exit_code, "--reason: expected" in result.stderr) == (2, True)
+    assert stored(cursor)[0][3:] == (500, 4)
+
+
+def test_a_group_adopts_the_positions_of_another_once(command: Command, cursor: Cursor) -> None:
+    result = command(*ADOPT, "--group", "renamed")
+    assert result.stdout.endswith("renamed begins at logins/0: 500, logins/1: 7\n")
+    assert stored(cursor) == [
+        ("renamed", "logins", 0, 500, 1),
+        ("renamed", "logins", 1, 7, 1),
+        ("stream_app", "logins", 0, 500, 5),
+        ("stream_app", "logins", 1, 7, 2),
+    ], "what a worker of the other group has in hand is fenced"
+    cursor.execute(ACTIONS)
+    assert cursor.fetchall() == [("postgres", "positions adopt", "logins of stream_app by renamed", {"0": 500, "1": 7}, "ticket 2")]
+    again = command(*ADOPT, "--group", "renamed")
+    assert (again.exit_code, again.stderr) == (
+        1,
+        "Error: renamed has positions for logins already; `positions reset` sets them\n",
+    )
+    missing = command(*ADOPT[:5], "nobody", *ADOPT[6:], "--group", "third")
+    assert (missing.exit_code, missing.stderr) == (1, "Error: nobody has no position for logins\n")
+
+
+def test_nothing_done_by_hand_is_said(command: Command, cursor: Cursor) -> None:
+    cursor.execute("TRUNCATE stream_positions")
+    assert command("positions", "history").stdout == "nothing was done to positions by hand\n"
 
 
 def test_nobody_to_ask_is_no_yes(command: Command, cursor: Cursor) -> None:
@@ -144,7 +183,7 @@ def test_claim_of_a_stopped_partition_between_question_and_answer_does_not_matte
 
 @pytest.mark.usefixtures("cursor")
 def test_partition_that_was_never_claimed_is_refused(command: Command) -> None:
-    result = command("positions", "reset", "--topic", "logins", "--partition", "9", "--to", "0", "--yes")
+    result = command("positions", "reset", "--topic", "logins", "--partition", "9", "--to", "0", "--reason", "x", "--yes")
     assert result.exit_code == 1
     assert result.stderr == "Error: no position is stored for logins/9: a worker begins where its log does\n"
 

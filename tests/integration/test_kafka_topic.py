@@ -3,17 +3,20 @@
 import gc
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from structlog.testing import capture_logs
 
 from dev_servers.kafka import Kafka
 from dev_servers.kafka_cluster import KafkaCluster
 from dev_servers.server import start_together, stop_together
 from pipeline import kafka_topic
-from pipeline.errors import RetryableError
+from pipeline.errors import FatalError, RetryableError
 from pipeline.kafka_topic import TopicId, ensure_topic
 from pipeline.settings import KafkaSettings, load
 
@@ -23,14 +26,51 @@ def test_a_topic_made_anew_has_another_id(kafka: Kafka) -> None:
     topic_id = TopicId(settings)
     with pytest.raises(RetryableError, match="UNKNOWN_TOPIC_OR_PART"):
         topic_id.read()
-    assert [ensure_topic(settings), ensure_topic(settings)] == [True, False]
+    assert ensure_topic(settings)
+    until_it_is_known(lambda: not ensure_topic(settings))
     first = read_soon(topic_id)
     assert first is not None
     assert topic_id.read() == first
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     admin.delete_topics(["made-anew"])["made-anew"].result(10)
-    assert ensure_topic(settings)
+    until_it_is_known(lambda: ensure_topic(settings))
     assert read_soon(topic_id) not in (None, first)
+
+
+def test_a_misspelt_topic_is_not_made_where_it_must_not_be_and_the_near_one_is_named(kafka: Kafka) -> None:
+    there = load(KafkaSettings, kafka_bootstrap_servers=kafka.bootstrap_servers, kafka_topic="spelt-right")
+    assert ensure_topic(there)
+    misspelt = there.model_copy(update={"kafka_topic": "spelt-rihgt", "kafka_topic_create": "never"})
+    with pytest.raises(FatalError, match=r"no topic 'spelt-rihgt', .*: correct it \(there is 'spelt-right'\), have the topic made"):
+        ensure_topic(misspelt)
+    assert "spelt-rihgt" not in AdminClient({"bootstrap.servers": kafka.bootstrap_servers}).list_topics(timeout=10).topics
+    assert not ensure_topic(there.model_copy(update={"kafka_topic_create": "never"})), "one that is there is taken"
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+def test_a_topic_that_compacts_is_refused_unless_it_is_meant(kafka: Kafka, policy: str) -> None:
+    name = f"compacts-{policy.count(',')}"
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+    admin.create_topics([NewTopic(name, num_partitions=1, config={"cleanup.policy": policy})])[name].result(10)
+    settings = load(KafkaSettings, kafka_bootstrap_servers=kafka.bootstrap_servers, kafka_topic=name)
+    with pytest.raises(FatalError, match=rf"^KAFKA_TOPIC: '{name}' compacts .*KAFKA_TOPIC_COMPACTED=accept"):
+        until_it_is_known(lambda: ensure_topic(settings.model_copy(update={"kafka_topic_create": "never"})))
+    with capture_logs() as lines:
+        assert not ensure_topic(settings.model_copy(update={"kafka_topic_compacted": "accept"}))
+    assert [line["event"] for line in lines] == ["topic_compacts"]
+
+
+def until_it_is_known(look: Callable[[], bool]) -> None:
+    """Brokers hear of a topic that was made or deleted a little later."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            if look():
+                return
+        except (FatalError, RetryableError) as error:
+            if "there is no topic" not in str(error) and "don't agree yet" not in str(error):
+                raise
+        assert time.monotonic() < deadline, "Kafka's nodes agree"
 
 
 def test_the_id_is_told_although_the_node_that_told_it_is_gone(tmp_path: Path) -> None:
@@ -42,7 +82,13 @@ def test_the_id_is_told_although_the_node_that_told_it_is_gone(tmp_path: Path) -
         settings = load(
             KafkaSettings, kafka_bootstrap_servers=cluster.bootstrap_servers, kafka_topic_replication=3, kafka_topic="replicated"
         )
-        ensure_topic(settings)
+        with pytest.raises(FatalError, match=r"^KAFKA_TOPIC: there is no topic 'replicated', .*: correct it, .*KAFKA_TOPIC_CREATE"):
+            ensure_topic(settings)
+        with capture_logs() as lines:
+            assert ensure_topic(settings.model_copy(update={"kafka_topic_create": "auto"}))
+            once = {"kafka_topic": "not-replicated", "kafka_topic_replication": 1, "kafka_topic_create": "auto"}
+            assert ensure_topic(settings.model_copy(update=once))
+        assert [(line["event"], line["topic"]) for line in lines] == [("topic_not_replicated", "not-replicated")]
         asking = [TopicId(settings) for _ in range(6)]
         (before,) = {read_soon(topic_id) for topic_id in asking}
         nodes[0].kill()

@@ -136,7 +136,7 @@ def test_commands_and_monitor_run_nothing_that_is_planted(
             " FROM generate_series(1, 3) AS n"
         )
     assert command("positions").stdout.count("logins") == 1
-    reset = command("positions", "reset", "--topic", "logins", "--partition", "0", "--to", "7", "--yes")
+    reset = command("positions", "reset", "--topic", "logins", "--partition", "0", "--to", "7", "--reason", "r", "--yes")
     assert reset.stdout.endswith("next_offset 7, epoch 5\n"), reset.output
     assert command("dead-letters", "list", "--reason", "not_json").stdout.splitlines()[1].split() == ["not_json", "3"]
     paths = create_keysets(tmp_path)
@@ -279,9 +279,12 @@ PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
 PARAMETERS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("positions_of_partition", "monitor_positions"), PLACE),
     "add_reveal_audit": {"reason": "r", "field": "ip", "tokens": 1},
+    "add_operator_action": {"action": "a", "target": "t", "details": "{}", "reason": "r"},
+    "operator_actions": {"action": "a", "limit": 1},
     "count_dead_letters": {"reason": "r"},
     "newest_dead_letters": {"reason": "r", "limit": 1},
-    "reset_position": {**PLACE, "next_offset": 0, "found_next_offset": 0},
+    "reset_position": {**PLACE, "next_offset": 0, "found_next_offset": 0, "details": "{}", "reason": "r"},
+    "adopt_positions": {**PLACE, "other_group": "h", "reason": "r"},
     "write_record": {"name": "n"},
     "limit_lock_wait": {"milliseconds": "1"},
     "look_for_holders": {"tables": ["t"], "modes": ["m"]},

@@ -28,10 +28,52 @@ ORDER BY consumer_group;
 -- name: reset_position
 -- Set a position, for the topic that the next claim finds. The epoch goes up: a worker that holds the partition is fenced at its next
 -- write, and claims anew. Nothing happens if the position has moved since it was looked at. A claim alone, which leaves it where it is,
--- does not count: a stopped partition is claimed every 15 seconds.
-UPDATE :"schema".stream_positions
-SET next_offset = %(next_offset)s, epoch = epoch + 1, owner = 'positions reset by ' || session_user, updated_at = now(),
-    topic_id = NULL
-WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
-  AND next_offset = %(found_next_offset)s
-RETURNING next_offset, epoch;
+-- does not count: a stopped partition is claimed every 15 seconds. The line about it is the same statement.
+WITH reset AS (
+    UPDATE :"schema".stream_positions
+    SET next_offset = %(next_offset)s, epoch = epoch + 1, owner = 'positions reset by ' || session_user, updated_at = now(),
+        topic_id = NULL
+    WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
+      AND next_offset = %(found_next_offset)s
+    RETURNING next_offset, epoch
+), told AS (
+    INSERT INTO :"schema".operator_actions (action, target, details, reason)
+    SELECT 'positions reset', %(topic)s || '/' || %(partition)s::text || ' of ' || %(consumer_group)s,
+           %(details)s::jsonb, %(reason)s
+    FROM reset
+)
+SELECT next_offset, epoch FROM reset;
+
+-- name: adopt_positions
+-- Give a group that has no position for a topic those of another one, which keeps its own; their epoch goes up, so that what a worker of
+-- that group has in hand is fenced. Nothing happens if the group has a position by now. The line about it is the same statement.
+WITH other AS (
+    UPDATE :"schema".stream_positions
+    SET epoch = epoch + 1, owner = 'positions adopt by ' || session_user, updated_at = now()
+    WHERE consumer_group = %(other_group)s AND topic = %(topic)s AND NOT EXISTS (
+        SELECT FROM :"schema".stream_positions AS own WHERE own.consumer_group = %(consumer_group)s AND own.topic = %(topic)s
+    )
+    RETURNING partition, next_offset, topic_id
+), adopted AS (
+    INSERT INTO :"schema".stream_positions (consumer_group, topic, partition, next_offset, epoch, owner, topic_id)
+    SELECT %(consumer_group)s, %(topic)s, partition, next_offset, 1, 'positions adopt by ' || session_user, topic_id FROM other
+    RETURNING partition, next_offset
+), told AS (
+    INSERT INTO :"schema".operator_actions (action, target, details, reason)
+    SELECT 'positions adopt', %(topic)s || ' of ' || %(other_group)s || ' by ' || %(consumer_group)s,
+           jsonb_object_agg(partition, next_offset), %(reason)s
+    FROM adopted
+    HAVING count(*) > 0
+)
+SELECT partition, next_offset FROM adopted ORDER BY partition;
+
+-- name: add_operator_action
+-- In the transaction of what was done. Who and when are the server's word: the operator's role may not even name those columns.
+INSERT INTO :"schema".operator_actions (action, target, details, reason)
+VALUES (%(action)s, %(target)s, %(details)s::jsonb, %(reason)s);
+
+-- name: operator_actions
+-- The last ones on what begins so, newest first.
+SELECT acted_at, who, action, target, details::text, reason FROM :"schema".operator_actions
+WHERE starts_with(action, %(action)s)
+ORDER BY id DESC LIMIT %(limit)s;

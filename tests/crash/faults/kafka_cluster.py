@@ -10,7 +10,10 @@ from crash.system import Setup, System
 from dev_servers.kafka import Kafka
 from dev_servers.kafka_cluster import KafkaCluster
 
-REPLICATED = Setup(messages_per_second=100, settings={"KAFKA_TOPIC_REPLICATION": "3", "KAFKA_TOPIC_MIN_INSYNC_REPLICAS": "2"})
+REPLICATED = Setup(
+    messages_per_second=100,
+    settings={"KAFKA_TOPIC_CREATE": "auto", "KAFKA_TOPIC_REPLICATION": "3", "KAFKA_TOPIC_MIN_INSYNC_REPLICAS": "2"},
+)
 
 
 def three_nodes(directory: Path) -> Servers:

@@ -17,7 +17,7 @@ from dev_servers.made_up_logins import made_up_logins
 NODE_SECONDS = 1.0
 """A node first knows that a topic is gone, then closes its logs."""
 
-COMMAND = re.compile(r"faust -A stream_app (positions reset --topic \S+ --partition \d+ --to \d+)")
+COMMAND = re.compile(r"faust -A stream_app (positions reset --topic \S+ --partition \d+ --to \d+ --reason WHY)")
 
 
 def let_drain(system: System) -> None:

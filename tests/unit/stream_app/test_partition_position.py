@@ -228,7 +228,7 @@ def test_a_position_past_the_logs_end_stops_the_partition_and_names_the_command(
         it.store.positions[PARTITION] = Position(50, 1)
         writer = it.open()
         await it.until(lambda: writer.state is State.STOPPED)
-        assert "faust -A stream_app positions reset --topic logins --partition 3 --to 0" in (writer.problem or "")
+        assert "faust -A stream_app positions reset --topic logins --partition 3 --to 0 --reason WHY" in (writer.problem or "")
         it.store.positions[PARTITION] = Position(0, 9)  # as that command does
         await it.until(lambda: writer.writes)
         await it.drain(writer)
@@ -266,7 +266,7 @@ def test_a_topic_made_anew_that_has_grown_past_the_position_stops_the_partition(
         await it.until(lambda: writer.state is State.STOPPED)
         problem = writer.problem or ""
         assert "belongs to the topic the first; the second is there" in problem
-        assert problem.endswith("faust -A stream_app positions reset --topic logins --partition 3 --to 0")
+        assert problem.endswith("faust -A stream_app positions reset --topic logins --partition 3 --to 0 --reason WHY")
         it.store.positions[PARTITION], it.store.topic_ids[PARTITION] = Position(0, 9), None  # as that command does
         await it.drain(writer)
         await writer.close(1)
