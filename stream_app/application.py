@@ -22,7 +22,7 @@ from mode import CrashingSupervisor
 
 from pipeline import logs
 from pipeline.ending import Ending
-from pipeline.errors import PipelineError, RetryableError, SettingsError
+from pipeline.errors import FatalError, PipelineError, RetryableError, SettingsError
 from pipeline.kafka_reachability import Reachability
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer, Pages, read_token
@@ -30,6 +30,7 @@ from pipeline.printable import printable
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
+from stream_app.group_check import OtherGroupError, check_group
 from stream_app.health import WorkerHealth
 from stream_app.kafka_wait import KafkaWait
 from stream_app.masking.masker import Masker
@@ -125,7 +126,7 @@ class StreamApp(faust.App):
         )
         self.metrics.database_connections.set_function(lambda: self._pool.connections_open)
         self.metrics.database_connections_wanted.set_function(lambda: self._pool.connections_wanted)
-        store = BatchWriter(
+        self._store = BatchWriter(
             self._pool,
             consumer_group=settings.consumer_group,
             owner=f"{socket.gethostname()}:{os.getpid()}",
@@ -147,7 +148,7 @@ class StreamApp(faust.App):
             self.metrics.took_step,
         )
         self.partitions = Partitions(
-            store=store,
+            store=self._store,
             builder=builder,
             policy=WindowPolicy(rows=settings.window_rows, bytes=settings.window_bytes, seconds=settings.window_seconds),
             budget=Budget(settings.buffer_bytes_max, settings.postgres_connections_max + 1),
@@ -169,7 +170,7 @@ class StreamApp(faust.App):
         """Nothing: Faust would make a data directory for tables, and there are none."""
 
     async def on_start(self) -> None:
-        """Serve health and metrics, then wait for Kafka and the topic."""
+        """Serve health and metrics, then wait for Kafka and the topic, and for Postgres's word on the group."""
         log.info("policy_in_force", **self._policy)
         self.add_future(self.health.beat())
         if self._operations is not None:
@@ -184,6 +185,7 @@ class StreamApp(faust.App):
             topic=self.settings.kafka_topic,
             web_port=None if self._operations is None else self._operations.port,
         )
+        await self._check_group()
         await super().on_start()
 
     async def on_stop(self) -> None:
@@ -228,6 +230,25 @@ class StreamApp(faust.App):
             if created:
                 log.info("topic_created", topic=self.settings.kafka_topic)
             return
+
+    async def _check_group(self) -> None:
+        """Before we join. Raises :class:`OtherGroupError`; other refusals are met again, and said, at each claim."""
+        settings = self.settings
+        said = ""
+        while not self.should_stop:
+            try:
+                await check_group(self._store, consumer_group=settings.consumer_group, topic=settings.kafka_topic)
+            except RetryableError as error:
+                if (problem := str(error)) != said:
+                    said = problem
+                    log.warning("waiting_for_postgres", problem=problem)
+                await self.sleep(1.0)
+            except OtherGroupError:
+                raise
+            except FatalError:
+                return
+            else:
+                return
 
 
 StreamApp.logger = (
