@@ -31,6 +31,7 @@ from pipeline.printable import printable
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
+from stream_app.group_check import check_group
 from stream_app.health import WorkerHealth
 from stream_app.kafka_wait import KafkaWait
 from stream_app.masking.keysets import SETTING_DEAD_LETTER_PUBLIC
@@ -157,6 +158,9 @@ class StreamApp(faust.App):
             Check("session", "postgres", preflight.session),
             Check("tables", "postgres", preflight.tables),
             Check("statements", "postgres", lambda: preflight.statements(builder.begin(Partition(settings.kafka_topic, 0), 0))),
+            Check(
+                "group", "postgres", lambda: check_group(store, consumer_group=settings.consumer_group, topic=settings.kafka_topic)
+            ),
             Check("keys", "postgres", lambda: self._look_at_keys(preflight, masker, sealer)),
             Check("topic", "kafka", self._look_at_topic),
         )

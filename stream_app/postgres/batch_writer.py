@@ -35,6 +35,11 @@ class BatchWriter:
         row = await self._pool.fetch_one(self._queries["read_position"], self._place(partition))
         return None if row is None else Position(next_offset=row[0], epoch=row[1])
 
+    async def other_groups(self, topic: str) -> list[str]:
+        """Whose positions for the topic are there, where ours are not."""
+        row = await self._pool.fetch_one(self._queries["other_groups"], {"consumer_group": self._consumer_group, "topic": topic})
+        return [] if row is None else list(row[0] or ())
+
     async def claim(self, partition: Partition, start: int, topic_id: str | None) -> tuple[Claim, int]:
         """See :class:`stream_app.partition_ports.Store`."""
         row = await self._pool.fetch_one(self._queries["claim_partition"], self._claimed(partition, start, topic_id))

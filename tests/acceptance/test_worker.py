@@ -271,6 +271,23 @@ def test_a_topic_made_anew_stops_the_partition_and_names_the_command(pipeline: R
     pipeline.assert_each_once(message_id(number) for number in range(100))
 
 
+def test_a_group_beside_one_that_has_begun_is_refused_until_it_adopts_the_positions(pipeline: RunningPipeline) -> None:
+    pipeline.query(
+        "INSERT INTO stream_positions SELECT 'elder', %s, p, 0, 1, 'before', now() FROM generate_series(0, 3) p", [pipeline.topic]
+    )
+    pipeline.produce(logins(range(100)))
+    assert pipeline.start_worker("refused").wait(30) == 1
+    del pipeline.running["refused"]
+    assert f"CONSUMER_GROUP: '{pipeline.topic}' has no position for {pipeline.topic}, and 'elder' has" in pipeline.log("refused")
+    assert pipeline.count("user_logins") == 0
+    pipeline.run(
+        "positions", "adopt", "--topic", pipeline.topic, "--from", "elder", "--group", pipeline.topic, "--reason", "test", "--yes"
+    )
+    pipeline.start_worker()
+    wait_until(lambda: pipeline.count("user_logins") == 100, "the adopted positions are gone on from")
+    pipeline.assert_each_once(message_id(number) for number in range(100))
+
+
 def test_a_record_that_cannot_be_unpacked_stops_its_partition_and_neither_the_worker_nor_what_is_before_it(
     pipeline: RunningPipeline,
 ) -> None:

@@ -57,6 +57,19 @@ async def test_a_partition_that_was_never_claimed_has_no_position(store: Store) 
     assert await store.position(PARTITION) is None
 
 
+async def test_other_groups_are_told_until_ours_has_begun(writer: BatchWriter) -> None:
+    ours, theirs, others = (
+        BatchWriter(writer._pool, consumer_group=name, owner="test", create_date_time_zone="UTC") for name in ("ours", "b", "a")
+    )
+    assert await ours.other_groups(PARTITION.topic) == []
+    await theirs.claim(PARTITION, 0, None)
+    await others.claim(PARTITION, 0, None)
+    assert await ours.other_groups(PARTITION.topic) == ["a", "b"]
+    assert await ours.other_groups("another topic") == []
+    await ours.claim(PARTITION, 0, None)
+    assert await ours.other_groups(PARTITION.topic) == []
+
+
 async def test_the_start_counts_for_the_first_claim_only(store: Store) -> None:
     claim, position = await store.claim(PARTITION, 17, "id")
     assert (claim.epoch, position) == (1, 17)

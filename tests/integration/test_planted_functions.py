@@ -300,6 +300,7 @@ async def statements() -> list[tuple[str, Mapping[str, Any]]]:
     recorder = _Recorder()
     writer = BatchWriter(cast("ConnectionPool", recorder), consumer_group="g", owner="o", create_date_time_zone="UTC")
     await writer.position(PARTITION)
+    await writer.other_groups("t")
     await writer.claim(PARTITION, 0, "id")
     await writer.newest_sent_at_ms()
     await writer.write(Claim(PARTITION, 1, None), MIXED_BATCH, 1)

@@ -4,6 +4,13 @@ SELECT next_offset, epoch
 FROM :"schema".stream_positions
 WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s;
 
+-- name: other_groups
+-- Consumer groups with positions for the topic, unless this one has some: then it has begun, and others are none of its business.
+SELECT array_agg(DISTINCT consumer_group ORDER BY consumer_group)
+FROM :"schema".stream_positions
+WHERE topic = %(topic)s
+HAVING NOT coalesce(bool_or(consumer_group = %(consumer_group)s), true);
+
 -- name: claim_partition
 -- Make this worker the owner: from here on a write with an older epoch moves nothing. Waits for such a write that is under way.
 -- The start counts only if the partition was never claimed, the topic's id only if none is stored: both come back as they stand.
