@@ -13,6 +13,7 @@ from stream_app.dead_letters import KafkaRecord
 from stream_app.login_record import FIELDS
 from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.postgres.errors import NotUniqueError, RowRefusedError
+from stream_app.postgres.table_check import TableCheck
 
 Fault = Literal["before", "after", "none"]
 """The connection breaks before the statement is carried out, after it, or not."""
@@ -45,6 +46,12 @@ class MemoryStore:
     statement_seconds: float = 0.0
     surprises: int = 0
     """How often a message was there that was not looked for."""
+
+    table_check: TableCheck = TableCheck()
+
+    async def check_tables(self) -> TableCheck:
+        with _Statement(await self._next_fault()):
+            return self.table_check
 
     async def position(self, partition: Partition) -> Position | None:
         with _Statement(await self._next_fault()):

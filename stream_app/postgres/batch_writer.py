@@ -13,10 +13,12 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import AsIs
 
+from pipeline.errors import PipelineError, cause_code
 from stream_app.batch import Batch
 from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.queries import load_queries
+from stream_app.postgres.table_check import TIME_ZONE_REFUSED, TableCheck, check_tables, load_query, time_zone_refused
 
 
 class BatchWriter:
@@ -28,6 +30,19 @@ class BatchWriter:
         self._owner = owner
         self._time_zone = create_date_time_zone
         self._queries = load_queries("worker.sql", pool.schema)
+        self._look_at_table = load_query(pool.schema)
+
+    async def check_tables(self) -> TableCheck:
+        """See :class:`stream_app.partition_ports.Store`."""
+        try:
+            row = await self._pool.fetch_one(self._look_at_table, {"time_zone": self._time_zone})
+        except PipelineError as error:
+            if cause_code(error) == TIME_ZONE_REFUSED:
+                raise time_zone_refused(self._time_zone) from error
+            raise
+        if row is None:
+            raise RuntimeError("look_at_table returned no row")
+        return check_tables(row[0], self._pool.schema)
 
     async def position(self, partition: Partition) -> Position | None:
         """Where the partition stands; None if it was never claimed."""
