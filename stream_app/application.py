@@ -150,6 +150,7 @@ class StreamApp(faust.App):
             store=store,
             builder=builder,
             policy=WindowPolicy(rows=settings.window_rows, bytes=settings.window_bytes, seconds=settings.window_seconds),
+            refused_rows_max=settings.refused_rows_max,
             budget=Budget(settings.buffer_bytes_max, settings.postgres_connections_max + 1),
             flush_seconds=settings.flush_seconds,
             metrics=self.metrics,

@@ -58,12 +58,17 @@ _WRITTEN: Final[Mapping[str, Mapping[str, str]]] = {
         "sent_at": "timestamp with time zone",
         "reason": "text",
         "field": "text",
+        "refusal": "text",
         "sealed": "bytea",
     },
 }
 """The columns that the worker gives a value, and what it gives."""
 
-_MAY_BE_NULL: Final = {LOGINS: ("masked_device_id", "locale"), "stream_positions": ("topic_id",), "dead_letters": ("field",)}
+_MAY_BE_NULL: Final = {
+    LOGINS: ("masked_device_id", "locale"),
+    "stream_positions": ("topic_id",),
+    "dead_letters": ("field", "refusal"),
+}
 
 _UNIQUE: Final = {
     LOGINS: ("sent_at", "message_id"),
@@ -130,6 +135,10 @@ class _Facts(msgspec.Struct, frozen=True):
     elsewhere: list[str] | None
 
 
+class TableError(FatalError):
+    """The tables don't take what the worker writes."""
+
+
 @dataclass(frozen=True, slots=True)
 class TableCheck:
     """What was found: one line each, with the statement that mends it."""
@@ -144,9 +153,9 @@ class TableCheck:
     """Those whose right the writer's role lacks, as they stand in a statement."""
 
     def refuse(self) -> None:
-        """Raise :class:`FatalError`, in one line, if there are errors."""
+        """Raise :class:`TableError`, in one line, if there are errors."""
         if self.errors:
-            raise FatalError("; ".join(self.errors))
+            raise TableError("; ".join(self.errors))
 
 
 def load_query(schema: str) -> str:
@@ -325,4 +334,4 @@ def _is_narrower(type_: str, written: str) -> bool:
     return wanted is None or int(length[1]) < int(wanted[1])
 
 
-__all__ = ["TIME_ZONE_REFUSED", "TableCheck", "check_tables", "load_query", "time_zone_refused"]
+__all__ = ["TIME_ZONE_REFUSED", "TableCheck", "TableError", "check_tables", "load_query", "time_zone_refused"]

@@ -60,11 +60,18 @@ async def test_a_time_zone_that_postgres_does_not_know_names_the_setting(pool: C
     assert str(caught.value).startswith(f"CREATE_DATE_TIME_ZONE: Postgres knows no time zone {name}: ")
 
 
+async def claim_and_write(writer: BatchWriter) -> None:
+    claim, _ = await writer.claim(PLACE, 0, "id")
+    await writer.write(claim, batch_of(records([login(), b"not json"]), 0, 2))
+
+
 ERRORS = [
     (
         "ALTER TABLE user_logins ADD tenant text; ALTER TABLE user_logins ALTER tenant SET NOT NULL",
-        "the column tenant of public.user_logins is NOT NULL, has no default, and the stream has no value for it:"
-        " ALTER TABLE public.user_logins ALTER COLUMN tenant DROP NOT NULL, or SET DEFAULT one",
+        (
+            "the column tenant of public.user_logins is NOT NULL, has no default, and the stream has no value for it:"
+            " ALTER TABLE public.user_logins ALTER COLUMN tenant DROP NOT NULL, or SET DEFAULT one"
+        ),
     ),
     (
         'CREATE DOMAIN given AS text NOT NULL; ALTER TABLE user_logins ADD "Of Who" given',
@@ -80,8 +87,10 @@ ERRORS = [
     ),
     (
         "ALTER TABLE user_logins ADD id bigserial",
-        "the column id of public.user_logins is filled from a sequence:"
-        " GRANT USAGE ON SEQUENCE public.user_logins_id_seq TO stream_writer",
+        (
+            "the column id of public.user_logins is filled from a sequence:"
+            " GRANT USAGE ON SEQUENCE public.user_logins_id_seq TO stream_writer"
+        ),
     ),
     (
         "ALTER TABLE user_logins DROP locale",
@@ -89,8 +98,10 @@ ERRORS = [
     ),
     (
         "DROP INDEX user_logins_sent_at_message_id",
-        "public.user_logins has no unique index on (sent_at, message_id), by which a message that comes again is found:"
-        " CREATE UNIQUE INDEX ON public.user_logins (sent_at, message_id)",
+        (
+            "public.user_logins has no unique index on (sent_at, message_id), by which a message that comes again is found:"
+            " CREATE UNIQUE INDEX ON public.user_logins (sent_at, message_id)"
+        ),
     ),
     (
         "DROP INDEX user_logins_sent_at_message_id; CREATE UNIQUE INDEX ON user_logins (sent_at, message_id) WHERE locale IS NULL",
@@ -98,13 +109,17 @@ ERRORS = [
     ),
     (
         "ALTER TABLE user_logins DROP create_date, ADD create_date date GENERATED ALWAYS AS (date '2026-01-01') STORED",
-        "the column create_date of public.user_logins is filled by Postgres alone, and the stream writes it:"
-        " ALTER TABLE public.user_logins ALTER COLUMN create_date DROP EXPRESSION, or DROP IDENTITY",
+        (
+            "the column create_date of public.user_logins is filled by Postgres alone, and the stream writes it:"
+            " ALTER TABLE public.user_logins ALTER COLUMN create_date DROP EXPRESSION, or DROP IDENTITY"
+        ),
     ),
     (
         "ALTER TABLE user_logins ALTER locale TYPE json USING NULL",
-        "the column locale of public.user_logins should be character varying(32) and is json:"
-        " ALTER TABLE public.user_logins ALTER COLUMN locale TYPE character varying(32) USING locale::character varying(32)",
+        (
+            "the column locale of public.user_logins should be character varying(32) and is json:"
+            " ALTER TABLE public.user_logins ALTER COLUMN locale TYPE character varying(32) USING locale::character varying(32)"
+        ),
     ),
     ("ALTER TABLE user_logins RENAME TO former", "the table public.user_logins is missing; `faust -A stream_app migrate` makes it"),
     (
@@ -129,20 +144,23 @@ async def test_what_stops_every_row_is_an_error_and_really_stops_it(
     with pytest.raises(FatalError, match="^" + check.errors[0].split(" ")[0]):
         check.refuse()
     with pytest.raises(PipelineError):
-        claim, _ = await writer.claim(PLACE, 0, "id")
-        await writer.write(claim, batch_of(records([login(), b"not json"]), 0, 2))
+        await claim_and_write(writer)
 
 
 WARNINGS = [
     (
         "ALTER TABLE user_logins ALTER locale TYPE varchar(2)",
-        "the column locale of public.user_logins is character varying(2), and what does not fit is refused:"
-        " ALTER TABLE public.user_logins ALTER COLUMN locale TYPE character varying(32)",
+        (
+            "the column locale of public.user_logins is character varying(2), and what does not fit is refused:"
+            " ALTER TABLE public.user_logins ALTER COLUMN locale TYPE character varying(32)"
+        ),
     ),
     (
         "ALTER TABLE user_logins ALTER app_version TYPE smallint",
-        "the column app_version of public.user_logins is smallint, and what does not fit is refused:"
-        " ALTER TABLE public.user_logins ALTER COLUMN app_version TYPE integer",
+        (
+            "the column app_version of public.user_logins is smallint, and what does not fit is refused:"
+            " ALTER TABLE public.user_logins ALTER COLUMN app_version TYPE integer"
+        ),
     ),
     (
         "ALTER TABLE user_logins ALTER sent_at TYPE timestamptz(0)",
@@ -150,8 +168,10 @@ WARNINGS = [
     ),
     (
         "ALTER TABLE user_logins ALTER locale SET NOT NULL",
-        "the column locale of public.user_logins is NOT NULL, and some records have no value for it:"
-        " ALTER TABLE public.user_logins ALTER COLUMN locale DROP NOT NULL",
+        (
+            "the column locale of public.user_logins is NOT NULL, and some records have no value for it:"
+            " ALTER TABLE public.user_logins ALTER COLUMN locale DROP NOT NULL"
+        ),
     ),
     (
         "ALTER TABLE user_logins ADD UNIQUE (user_id)",
@@ -198,8 +218,10 @@ async def test_what_may_refuse_a_row_is_a_warning(writer: BatchWriter, owner: Cu
         "ALTER TABLE user_logins ALTER locale TYPE text, ALTER user_id TYPE varchar, ALTER app_version TYPE bigint",
         "ALTER TABLE user_logins ALTER user_id SET NOT NULL, ALTER message_id SET NOT NULL",
         "CREATE TRIGGER looks BEFORE UPDATE ON user_logins FOR EACH ROW EXECUTE FUNCTION refuse()",
-        "CREATE TRIGGER looks BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION refuse();"
-        " ALTER TABLE user_logins DISABLE TRIGGER looks",
+        (
+            "CREATE TRIGGER looks BEFORE INSERT ON user_logins FOR EACH ROW EXECUTE FUNCTION refuse();"
+            " ALTER TABLE user_logins DISABLE TRIGGER looks"
+        ),
         "ALTER TABLE user_logins ADD PRIMARY KEY (sent_at, message_id)",
     ],
 )

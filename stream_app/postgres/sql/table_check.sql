@@ -80,7 +80,7 @@ WITH ours AS (
 SELECT pg_catalog.json_build_object(
     'tables', (SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
         'name', relname, 'kind', relkind, 'row_security', relrowsecurity,
-        'may_insert', pg_catalog.has_table_privilege((SELECT oid FROM writer), ours.oid, 'INSERT')
+        'may_insert', pg_catalog.has_any_column_privilege((SELECT oid FROM writer), ours.oid, 'INSERT')
     ) ORDER BY relname) FROM ours),
     'columns', (SELECT pg_catalog.json_agg(fact ORDER BY table_name, attnum) FROM columns),
     'unique_indexes', (SELECT pg_catalog.json_agg(fact ORDER BY table_name, indexrelid) FROM indexes),
