@@ -166,7 +166,7 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     if code in _MISSING:
         return _translate_missing(error)
     function = function_of(error)
-    if _concerns_row(code, function):
+    if _concerns_row(code, function, inside=bool(error.diag.context)):
         return _translate_refusal(error)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
@@ -177,10 +177,10 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     )
 
 
-def _concerns_row(code: str, function: str | None) -> bool:
-    """Whether another row may fare better. ``function``: of the owner's, which raised it."""
+def _concerns_row(code: str, function: str | None, *, inside: bool) -> bool:
+    """Whether another row may fare better. ``function``: which raised it; ``inside``: it came up in one, named or not."""
     if code[:2] in _ROW_REFUSED:
-        return code not in _STATEMENT or function is not None
+        return code not in _STATEMENT or inside
     return function is not None and (code[:2] in _RAISED or _CLASSES_OF_OTHERS.match(code) is not None)
 
 

