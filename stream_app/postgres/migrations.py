@@ -161,7 +161,7 @@ class _Run:
                 return
 
     def grant_sequences(self) -> None:
-        """Let the writer's role use those that fill columns of the owner's, such as a bigserial; what may not be granted is told of."""
+        """Let the writer's role use those that fill columns of the owner's, such as a bigserial, where that may be granted."""
         with self._inspection() as inspection:
             sequences = inspection.tables().locked_sequences
         for sequence in sequences:
