@@ -157,6 +157,7 @@ class StreamApp(faust.App):
         self._checks = (
             Check("session", "postgres", preflight.session),
             Check("tables", "postgres", preflight.tables),
+            Check("owner's changes", "postgres", lambda: _refuse_changes(store)),
             Check("statements", "postgres", lambda: preflight.statements(builder.begin(Partition(settings.kafka_topic, 0), 0))),
             Check(
                 "group", "postgres", lambda: check_group(store, consumer_group=settings.consumer_group, topic=settings.kafka_topic)
@@ -170,6 +171,7 @@ class StreamApp(faust.App):
             store=store,
             builder=builder,
             policy=WindowPolicy(rows=settings.window_rows, bytes=settings.window_bytes, seconds=settings.window_seconds),
+            refused_rows_max=settings.refused_rows_max,
             budget=Budget(settings.buffer_bytes_max, settings.postgres_connections_max + 1),
             flush_seconds=settings.flush_seconds,
             metrics=self.metrics,
@@ -274,6 +276,10 @@ class StreamApp(faust.App):
     async def _look_at_topic(self) -> None:
         if await asyncio.get_running_loop().run_in_executor(None, ensure_topic, self.settings):
             log.info("topic_created", topic=self.settings.kafka_topic)
+
+
+async def _refuse_changes(store: BatchWriter) -> None:
+    (await store.check_tables()).refuse()
 
 
 StreamApp.logger = (

@@ -27,6 +27,7 @@ from stream_app.message_headers import read_headers
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
 from stream_app.reductions import Reduction
+from stream_app.refusals import Refusal
 from stream_app.sent_at import SentAtBounds
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
@@ -130,12 +131,28 @@ class Batch:
             if firsts.setdefault(message, row) != row
         )
 
-    def split(self) -> tuple["Batch", "Batch"]:
-        """Two batches with half of the rows each; dead letters go with their offsets. Only with two rows or more."""
+    def split(self, rows: int | None = None) -> tuple["Batch", "Batch"]:
+        """Two batches: the first with so many of the rows, or half of them; dead letters go with their offsets.
+
+        Only with two rows or more.
+        """
         if len(self.row_offsets) < 2:  # noqa: PLR2004
             raise ValueError("a batch with fewer than two rows has no halves")
-        first, second = self._parts([self.row_offsets[len(self.row_offsets) // 2]])
+        first, second = self._parts([self.row_offsets[len(self.row_offsets) // 2 if rows is None else rows]])
         return first, second
+
+    def behind(self, letters: "Batch | None") -> "Batch":
+        """This batch with the dead letters of the one before it, which has no rows: one statement for both."""
+        if letters is None:
+            return self
+        if letters.row_offsets or letters.next_offset != self.first_offset:
+            raise ValueError("a batch goes behind one that ends where it begins, and has no rows")
+        return replace(self, first_offset=letters.first_offset, dead_letters=[*letters.dead_letters, *self.dead_letters])
+
+    @property
+    def sealed_bytes(self) -> int:
+        """What its dead letters take, sealed."""
+        return sum(len(letter.sealed) for letter in self.dead_letters)
 
     def statements(self) -> Iterator["Batch"]:
         """What one statement takes: itself, or parts with SEALED_BYTES_MAX and TEXT_CHARACTERS_MAX, or with one record, at most."""
@@ -258,13 +275,15 @@ class BatchBuilder:
         for step, seconds in zip(STEPS, (decoded_at - began, cleaned_at - decoded_at, masked_at - cleaned_at), strict=True):
             self._on_step(step, seconds)
 
-    def refuse_row(self, batch: Batch, column: str | None) -> Batch:
-        """The batch whose only row Postgres refused, that row now a dead letter; ``column``: which one Postgres named, if any."""
+    def refuse_row(self, batch: Batch, refusal: Refusal) -> Batch:
+        """The batch whose only row Postgres refused, that row now a dead letter; ``refusal``: what Postgres named."""
         (offset,) = batch.row_offsets
         columns = batch.columns
         (message_id,), (sent_at_ms,) = columns[COLUMN_MESSAGE_ID], columns[COLUMN_SENT_AT]
-        problem = PoisonError(Reason.ROW_REFUSED, _REFUSED_FIELDS.get(column) if column is not None else None)
+        column = refusal.column
+        problem = PoisonError(Reason.ROW_REFUSED, None if column is None else _REFUSED_FIELDS.get(column, column))
         letter = self._dead_letter(batch.place, batch.original(offset), message_id, sent_at_ms, problem)
+        letter = replace(letter, refusal=refusal)
         return replace(
             batch,
             row_offsets=[],

@@ -3,8 +3,9 @@
 Promise: :meth:`ClaimedWriter.write` returns when the batch is in Postgres, however long that takes, and raises
 :class:`ClaimLostError` when somebody else's claim or a position that went back make that impossible. An outcome that is not known
 is never guessed: the batch is sent again, and if the fence refuses it, the position in Postgres says whether it is in. A row that
-Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it. What a unique index
-refuses is sent once more first, each message looked for: one that is there is no refused row.
+Postgres refuses is found by halving the batch and becomes a dead letter; no other record is touched by it. It is held back until
+one is taken: row after row refused for one reason stops the partition instead, with none of them written (``refusals.py``). What a
+unique index refuses is sent once more first, each message looked for: one that is there is no refused row.
 
 A statement at which the connection breaks, or the server runs out of memory or of the time it may take, although it answers
 otherwise, is not sent for ever as it is: the batch is halved. If that happens to a single record, the partition stops: nothing is
@@ -21,7 +22,7 @@ from typing import Any
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from pipeline.errors import FatalError, RetryableError
-from stream_app.batch import Batch, BatchBuilder
+from stream_app.batch import SEALED_BYTES_MAX, Batch, BatchBuilder
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Store
 from stream_app.positions import Claim, Position, Written
@@ -32,6 +33,8 @@ from stream_app.postgres.errors import (
     StatementLimitError,
     StatementTimedOutError,
 )
+from stream_app.refusals import Refusal, RefusedRun
+from stream_app.refused_rows import RefusedRows
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
@@ -42,6 +45,9 @@ by a worker that had not noticed its own end would otherwise leave the partition
 MESSAGE_IDS_LOGGED_MAX = 10
 """Of one batch, in one line."""
 
+
+HELD_ROWS_MAX = 100
+"""So many refused rows are held back at most; each statement that tries another row has their dead letters."""
 
 BROKEN_MAX = 2
 """So often a statement may break that the server answers before and after: then its batch is halved."""
@@ -93,6 +99,8 @@ class ClaimedWriter:
         *,
         store: Store,
         builder: BatchBuilder,
+        refused_run: RefusedRun,
+        refused_rows: RefusedRows,
         metrics: WorkerMetrics,
         log: Any,
         sleep: Callable[[float], Awaitable[None]],
@@ -104,6 +112,8 @@ class ClaimedWriter:
         self._newest_ms: int | None = newest_ms
         self._store = store
         self._builder = builder
+        self._refused_run = refused_run
+        self._refused_rows = refused_rows
         self._metrics = metrics
         self._log = log
         self._sleep = sleep
@@ -118,14 +128,19 @@ class ClaimedWriter:
         try:
             written = await self._write_looking_again(batch)
         except RowRefusedError as refused:
-            await self._write_around_refused_row(batch, refused)
-            return
+            await self._write_around_refused_rows(batch, refused.refusal)
         except (_TooMuchError, StatementLimitError) as too_much:
-            await self._write_halves(batch, too_much)
-            return
+            for half in self._halves(batch, too_much):
+                await self._write_part(half)
+        else:
+            self._has_written(batch, written)
+
+    def _has_written(self, batch: Batch, written: Written) -> None:
         self.next_offset = batch.next_offset
         if self._newest_ms is not None:
             self._newest_ms = max(self._newest_ms, max(batch.sent_at_ms, default=0))
+        if written.rows:
+            self._refused_run.row_written()
         self._metrics.rows_written.inc(written.rows)
         self._metrics.duplicates_skipped.inc(batch.records - written.rows - len(written.dead_letter_offsets))
         self._tell_differing(written.differing_message_ids | batch.differing_repeats())
@@ -133,6 +148,8 @@ class ClaimedWriter:
             for letter in batch.dead_letters:
                 if letter.offset in written.dead_letter_offsets:
                     self._metrics.dead_letters.labels(letter.reason).inc()
+                    self._refused_rows.became(batch.place, letter)
+            self._refused_rows.look()
         self._on_written(batch)
 
     def _tell_differing(self, message_ids: frozenset[str]) -> None:
@@ -153,28 +170,82 @@ class ClaimedWriter:
             if stored != self.next_offset:
                 raise self._position_changed(Position(stored, self.claim.epoch))
 
-    async def _write_around_refused_row(self, batch: Batch, refused: RowRefusedError) -> None:
-        match len(batch.row_offsets):
-            case 0:
-                raise FatalError(f"Postgres refuses a dead letter ({refused}); nothing is skipped until it takes it") from refused
-            case 1 if batch.is_slow_to_read_again:
-                await self.write(await asyncio.to_thread(self._builder.refuse_row, batch, refused.field))
-            case 1:
-                await self.write(self._builder.refuse_row(batch, refused.field))
-            case _:
-                self._metrics.batch_splits.inc()
-                for half in batch.split():
-                    await self.write(half)
+    async def _write_around_refused_rows(self, batch: Batch, refusal: Refusal | None) -> None:
+        """Find the rows that are refused, and write all others.
 
-    async def _write_halves(self, batch: Batch, too_much: Exception) -> None:
+        Dead letters of refused rows are held back, and go into the statement that tries what is behind them: were they written
+        before, a table that takes no row at all would have made a dead letter of each. Behind a refused row the next one is tried
+        alone. So where all n are refused, log2 n statements find the first, and one each those behind it, up to REFUSED_ROWS_MAX.
+        """
+        rows, todo = len(batch.row_offsets), [batch]
+        held: Batch | None = None
+        while todo:
+            part = todo.pop()
+            if refusal is None:  # else it is known of the part that one of its rows is refused
+                if held is not None and _is_enough(held):
+                    await self._write_held(held)
+                    held = None
+                if held is not None and len(part.row_offsets) > 1:
+                    part, rest = part.split(1)
+                    todo.append(rest)
+                try:
+                    refusal = await self._try(part, held)
+                except (_TooMuchError, StatementLimitError) as too_much:
+                    todo.extend(reversed(self._halves(part.behind(held), too_much)))
+                    held = None
+                    continue
+            if refusal is None:
+                held = None
+            elif len(part.row_offsets) > 1:
+                self._metrics.batch_splits.inc()
+                todo.extend(reversed(part.split()))
+            else:
+                held = (await self._refuse_row(part, refusal)).behind(held)
+            refusal = None
+        self._refused_run.ends_batch(rows)
+        if held is not None:
+            await self._write_held(held)
+
+    async def _try(self, part: Batch, held: Batch | None) -> Refusal | None:
+        """Write a part and the dead letters before it; the reason if Postgres refuses a row of it."""
+        whole = part.behind(held)
+        try:
+            # Where each message is looked for, an index that refuses it is not asked again: of a message that was being written at
+            # that moment, the statement that would write a dead letter finds the row.
+            written = await (self._write_whole if self._newest_ms is None else self._write_looking_again)(whole)
+        except RowRefusedError as refused:
+            return refused.refusal
+        if held is not None:
+            self._refused_run.became_dead_letters()
+        self._has_written(whole, written)
+        return None
+
+    async def _write_held(self, held: Batch) -> None:
+        """Write dead letters that were held back."""
+        for part in held.statements():
+            refusal = await self._try(part, None)
+            if refusal is not None:
+                raise _dead_letter_refused(refusal)
+        self._refused_run.became_dead_letters()
+
+    async def _refuse_row(self, batch: Batch, refusal: Refusal) -> Batch:
+        """The batch whose one row is refused, with a dead letter in its place. Raises FatalError if that row is one too many."""
+        if not batch.row_offsets:
+            raise _dead_letter_refused(refusal)
+        self._refused_run.refused(refusal, batch.row_offsets[0])
+        if batch.is_slow_to_read_again:
+            return await asyncio.to_thread(self._builder.refuse_row, batch, refusal)
+        return self._builder.refuse_row(batch, refusal)
+
+    def _halves(self, batch: Batch, too_much: Exception) -> list[Batch]:
+        """What to try in place of a batch that is too much for one statement; nothing is written of it."""
         if batch.records < 2:  # noqa: PLR2004
             raise FatalError(
                 f"Postgres doesn't take the record before offset {batch.next_offset}, alone in its statement, and answers"
                 f" otherwise: {too_much}; nothing is skipped until it does"
             ) from too_much
         self._metrics.batch_splits.inc()
-        for half in batch.halves():
-            await self.write(half)
+        return list(batch.halves())
 
     async def _write_looking_again(self, batch: Batch) -> Written:
         """A message comes into one partition, so what was sent after all that is there and all that we wrote can't be there.
@@ -249,6 +320,15 @@ class ClaimedWriter:
         """Set back by a failover to a standby that missed the last commits, or by hand: read from there again."""
         self._log.warning("position_changed", expected=self.next_offset, epoch=self.claim.epoch, found=found)
         return ClaimLostError("the position in Postgres was changed")
+
+
+def _is_enough(held: Batch) -> bool:
+    """Whether no more dead letters should be held back."""
+    return len(held.dead_letters) >= HELD_ROWS_MAX or held.sealed_bytes > SEALED_BYTES_MAX
+
+
+def _dead_letter_refused(refusal: Refusal) -> FatalError:
+    return FatalError(f"Postgres refuses a dead letter ({refusal}); nothing is skipped until it takes it")
 
 
 def _all_of(batch: Batch) -> Written:

@@ -17,6 +17,7 @@ from stream_app.large_records import Excerpt, LargeRecord
 from stream_app.masking import keysets
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
+from stream_app.refusals import Refusal
 
 
 class KafkaRecord(Protocol):
@@ -55,9 +56,11 @@ class DeadLetter:
     """Milliseconds since the epoch."""
     reason: Reason
     field: str | None
-    """The name of a declared field or of a header; None when the whole record is meant."""
+    """The name of a declared field, of a header, or of the column that refused it; None when the whole record is meant."""
     sealed: bytes
     """The record as it came, see :class:`OriginalRecord`, or what stands in for it, see :class:`OriginalLargeRecord`."""
+    refusal: Refusal | None = None
+    """Of a row that Postgres refused."""
 
 
 class OriginalRecord(msgspec.Struct, frozen=True, array_like=True, tag=1):

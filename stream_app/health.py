@@ -159,7 +159,7 @@ class WorkerHealth:
         return Health(silent < LOOP_STUCK_SECONDS and len(details) == 1, details)
 
     def readyz(self) -> Health:
-        """503 while anything is waited for: it is named, with a code or in words."""
+        """503 while anything is waited for: it is named, with a code or in words. Beside it, why rows were refused lately."""
         away = dict(self._away)
         waiting_for = {dependency: code for dependency, (code, _) in away.items()}
         silent = self._monotonic() - self._beat_at
@@ -181,7 +181,12 @@ class WorkerHealth:
             }
             details["partitions"] = {where: states.get(where, "given up") for where in problems}
             in_words["partitions"] = problems
-        return Health(not details, details, in_words)
+        ready = not details
+        refused = self._partitions.refused_rows.recent()
+        if refused:  # they are dead letters, and nothing waits for them
+            in_words["refused_rows"] = refused
+            details["refused_rows"] = [{name: row[name] for name in ("sqlstate", "rows") if name in row} for row in refused]
+        return Health(ready, details, in_words)
 
 
 def _waits(state: PartitionGauges) -> bool:

@@ -20,6 +20,7 @@ from stream_app.login_record import FIELDS
 from stream_app.postgres.errors import RETRY_CLASSES, retry_class
 from stream_app.postgres.pool import StatementResult
 from stream_app.reasons import Reason
+from stream_app.refusals import RowsRefused
 from stream_app.windows import Trigger
 
 DELAY_BUCKETS = (
@@ -33,6 +34,9 @@ STATEMENT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.
 PAUSE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 BYTES_BUCKETS = (1_024, 16_384, 65_536, 262_144, 1_048_576, 2_097_152, 4_194_304, 8_388_608, 16_777_216, 67_108_864)
 DEPENDENCIES = ("kafka", "postgres")
+REFUSAL_LABELS = ("sqlstate", "table", "column", "constraint", "trigger", "function")
+"""Names of the schema; a partition has one set of them at most."""
+
 ROWS_BUCKETS = (1, 10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
 
 
@@ -54,6 +58,8 @@ class PartitionGauges:
     buffered_records: int
     buffered_bytes: int
     stopped: bool
+    refused: RowsRefused | None
+    """Why it stands, if Postgres refuses row after row."""
     paused: bool
 
 
@@ -110,6 +116,11 @@ class _PartitionCollector(Collector):
         buffered_records = gauge("buffered_records", "Records fetched and not yet written.")
         buffered_bytes = gauge("buffered_bytes", "Memory held by records fetched and not yet written.")
         stopped = gauge("stopped", "1 while the partition waits for a person: see the log line partition_stopped.")
+        refused = GaugeMetricFamily(
+            "stream_partition_rows_refused",
+            "Of a partition that is stopped since Postgres refuses row after row: how many in a row, and what it names.",
+            labels=(*labels, *REFUSAL_LABELS),
+        )
         paused = gauge("fetch_paused", "1 while fetching waits for writing.")
         now = self._wall_clock()
         for state in self._snapshot():
@@ -130,8 +141,11 @@ class _PartitionCollector(Collector):
             buffered_bytes.add_metric(where, state.buffered_bytes)
             stopped.add_metric(where, float(state.stopped))
             paused.add_metric(where, float(state.paused))
+            if state.refused is not None:
+                names = state.refused.refusal.named()
+                refused.add_metric((*where, *(names.get(label, "") for label in REFUSAL_LABELS)), state.refused.rows)
         yield from (next_offset, log_end, last_stable, open_transaction, lag_records, lag_seconds)
-        yield from (buffered_records, buffered_bytes, stopped, paused)
+        yield from (buffered_records, buffered_bytes, stopped, refused, paused)
 
 
 class WorkerMetrics:

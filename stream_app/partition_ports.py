@@ -5,6 +5,7 @@ from typing import Protocol
 
 from stream_app.batch import Batch
 from stream_app.positions import Claim, Partition, Position, Written
+from stream_app.postgres.table_check import TableCheck
 
 
 class Log(Protocol):
@@ -28,6 +29,12 @@ class Log(Protocol):
 
 class Store(Protocol):
     """Positions, rows and dead letters in Postgres. Each call may raise what ``postgres/pool.py`` says of its statements."""
+
+    async def check_tables(self) -> TableCheck:
+        """What the catalog says of the tables, before a row is refused; raises nothing for it, see :meth:`TableCheck.refuse`.
+
+        Raises :class:`pipeline.errors.SettingsError` if CREATE_DATE_TIME_ZONE is no time zone of the server's.
+        """
 
     async def position(self, partition: Partition) -> Position | None:
         """Where the partition stands; None if it was never claimed."""

@@ -23,17 +23,21 @@ from enum import StrEnum
 
 import structlog
 
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.chunk import Chunk
 from stream_app.claimed_writer import RECLAIM_SECONDS, RETRY_SECONDS_MIN, ClaimedWriter, ClaimLostError, retrying
+from stream_app.claiming import Claimed, Claiming
 from stream_app.lag import Lag
 from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.open_transaction import LogEnd, TransactionWatch
 from stream_app.partition_buffer import BuiltBatch, PartitionBuffer
 from stream_app.partition_ports import Budget, Log, Store
-from stream_app.position_check import check_position, is_other_topic
+from stream_app.position_check import is_other_topic
 from stream_app.positions import Claim, Partition
+from stream_app.postgres.table_check import TableError
+from stream_app.refusals import RefusedRun, RowsRefused, RowsRefusedError
+from stream_app.refused_rows import RefusedRows
 from stream_app.stall_guard import StallGuard
 from stream_app.windows import Trigger, WindowPolicy
 
@@ -41,9 +45,6 @@ log = structlog.get_logger(__name__)
 
 POSITION_CHECK_SECONDS = 30.0
 """An idle partition asks Postgres this often whether its position still stands."""
-
-FUTURE_SECONDS = 3_600.0
-"""Clocks differ; a newest row that is further ahead than this is told of. The alert RowsFromTheFuture has the same bound."""
 
 
 class State(StrEnum):
@@ -67,6 +68,8 @@ class PartitionWriter:
         store: Store,
         builder: BatchBuilder,
         policy: WindowPolicy,
+        refused_rows_max: int,
+        refused_rows: RefusedRows,
         budget: Budget,
         on_budget_changed: Callable[[], None],
         metrics: WorkerMetrics,
@@ -76,6 +79,8 @@ class PartitionWriter:
         self.partition = partition
         self.state = State.CLAIMING
         self.problem: str | None = None
+        self.refused: RowsRefused | None = None
+        """Why it stands, if that is so because Postgres refuses row after row."""
         self.lag = Lag(wall_clock)
         self.transaction = TransactionWatch(partition.topic, partition.partition, monotonic)
         self._kafka = kafka
@@ -90,6 +95,9 @@ class PartitionWriter:
         self._buffer = PartitionBuffer(
             partition, builder=builder, policy=policy, budget=budget, metrics=metrics, monotonic=monotonic
         )
+        self._claiming = Claiming(partition, kafka=kafka, store=store, metrics=metrics, log=self._log, wall_clock=wall_clock)
+        self._refused_rows = refused_rows
+        self._refused_run = RefusedRun(refused_rows_max, monotonic)
         self._expected_offset: int | None = None  # of the next chunk; None while nothing may be received
         self._received_for: Claim | None = None
         self._seek_number = -1
@@ -116,7 +124,7 @@ class PartitionWriter:
             self._read_again("the log went back")
             return
         if chunk.first_offset > expected:
-            self._gap_tasks.add(task := asyncio.create_task(self._explain_gap(expected, chunk.first_offset)))
+            self._gap_tasks.add(task := asyncio.create_task(self._claiming.explain_gap(expected, chunk.first_offset)))
             task.add_done_callback(self._gap_tasks.discard)
         self._buffer.add(chunk)
         self._next_sequence += 1  # only now: what could not be kept must not count as received
@@ -187,6 +195,7 @@ class PartitionWriter:
             buffered_records=self._buffer.records,
             buffered_bytes=self._buffer.bytes,
             stopped=self.state is State.STOPPED,
+            refused=self.refused,
             paused=self._paused,
         )
 
@@ -208,9 +217,7 @@ class PartitionWriter:
                 await self._rest(lost.seconds)
             except FatalError as error:
                 self._stop_receiving()
-                if self.problem != str(error):
-                    self._log.error("partition_stopped", problem=str(error), tried_again_every_seconds=RECLAIM_SECONDS)
-                self.state, self.problem = State.STOPPED, str(error)
+                self._stopped_by(error)
                 await self._rest(RECLAIM_SECONDS)
             except Exception as error:  # noqa: BLE001 - a defect of ours must neither end the partition in silence nor skip a record
                 self._stop_receiving()
@@ -218,70 +225,60 @@ class PartitionWriter:
                 self.state, self.problem = State.STOPPED, f"unexpected {type(error).__name__}: see the log line partition_failed"
                 await self._rest(RECLAIM_SECONDS)
 
+    def _stopped_by(self, error: FatalError) -> None:
+        """Say it once. The offset is that of the position: all before it is written."""
+        refused, problem = error.found if isinstance(error, RowsRefusedError) else None, str(error)
+        if refused is None and self.state is State.WRITING:
+            problem = f"{problem} (from offset {self.lag.next_offset} on)"
+        if self.problem != problem:
+            found = {} if refused is None else refused.named()
+            self._log.error("partition_stopped", problem=problem, tried_again_every_seconds=RECLAIM_SECONDS, **found)
+        if not isinstance(error, TableError):  # which is what is asked next time, before a row is tried
+            self.refused = refused
+        self.state, self.problem = State.STOPPED, problem
+
     async def _claim(self) -> ClaimedWriter | None:
         """Claim the partition and start fetching at its position; None when closing."""
         async for attempt in retrying("claim", self._log, self._sleep):
             with attempt:
                 if self._closing.is_set():
                     return None
-                # A partition without a stored position begins where its log does, whatever offset the group has committed: the
-                # position may have been lost with the last rows, in a failover or a restore, and rows that are there stay single.
-                topic_id = await self._kafka.topic_id(self.partition)
-                log_start, _ = await self._kafka.log_range(self.partition)
-                claim, position = await self._store.claim(self.partition, log_start, topic_id)
-                log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
-                check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
-                claimed = self._claimed_writer(claim, position, await self._newest_sent_at_ms())
-                if position < log_start:
-                    await self._pass_lost(claimed, log_start)
-                await self._start_receiving(claim, claimed.next_offset, log_end)
+                found = await self._claiming.claim()
+                claimed = self._claimed_writer(found)
+                if found.position < found.log_start:
+                    await self._pass_lost(claimed, found.log_start)
+                await self._start_receiving(found.claim, claimed.next_offset, found.log_end)
                 self._metrics.claims.inc()
-                self._log.info("partition_claimed", epoch=claim.epoch, next_offset=claimed.next_offset, log_end_offset=log_end)
+                self._log.info(
+                    "partition_claimed",
+                    epoch=found.claim.epoch,
+                    next_offset=claimed.next_offset,
+                    log_end_offset=found.log_end,
+                )
                 return claimed
         return None
-
-    async def _newest_sent_at_ms(self) -> int:
-        """Of all rows. One from the future costs each row a look-up until its time has come: it is said."""
-        newest_ms = await self._store.newest_sent_at_ms()
-        self._metrics.newest_sent_at.set(newest_ms / 1_000)
-        ahead_seconds = newest_ms / 1_000 - self._wall_clock()
-        if ahead_seconds > FUTURE_SECONDS:
-            self._log.warning("rows_from_the_future", newest_ms=newest_ms, each_row_looked_up_for_seconds=round(ahead_seconds))
-        return newest_ms
 
     async def _pass_lost(self, claimed: ClaimedWriter, log_start: int) -> None:
         """Move the position to where the log begins now, be it without a record to write: the loss is counted once."""
         position = claimed.next_offset
         await claimed.write(replace(self._builder.begin(self.partition, position), next_offset=log_start))
-        self._count_lost(log_start - position, position)
+        self._claiming.count_lost(log_start - position, position)
 
-    def _claimed_writer(self, claim: Claim, position: int, newest_ms: int) -> ClaimedWriter:
+    def _claimed_writer(self, found: Claimed) -> ClaimedWriter:
+        self._refused_run.begin()
         return ClaimedWriter(
-            claim,
-            position,
-            newest_ms,
+            found.claim,
+            found.position,
+            found.newest_ms,
             store=self._store,
             builder=self._builder,
+            refused_run=self._refused_run,
+            refused_rows=self._refused_rows,
             metrics=self._metrics,
             log=self._log,
             sleep=self._sleep,
             on_written=self._written,
         )
-
-    async def _explain_gap(self, from_offset: int, to_offset: int) -> None:
-        """Say what became of offsets that did not come: lost to retention, or never records (control records, compaction)."""
-        try:
-            log_start, _ = await self._kafka.log_range(self.partition)
-        except RetryableError:
-            log_start = to_offset  # not known: call them lost rather than harmless
-        lost = max(0, min(log_start, to_offset) - from_offset)
-        self._count_lost(lost, from_offset)
-        self._metrics.offsets_skipped.inc(to_offset - from_offset - lost)
-
-    def _count_lost(self, records: int, from_offset: int) -> None:
-        if records:
-            self._metrics.records_lost.inc(records)
-            self._log.error("records_lost_by_retention", records=records, from_offset=from_offset, to_offset=from_offset + records)
 
     async def _start_receiving(self, claim: Claim, position: int, log_end: int) -> None:
         self.lag.moved_to(position)
@@ -379,7 +376,7 @@ class PartitionWriter:
     def _written(self, part: Batch) -> None:
         """A batch, or a part of one, is in Postgres."""
         self.lag.moved_to(part.next_offset)
-        self.problem = None
+        self.problem = self.refused = None
         self._metrics.sent_to_written.observe_all(part.sent_at_ms, self._wall_clock())
 
     # --- waiting

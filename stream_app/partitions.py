@@ -12,6 +12,7 @@ from stream_app.open_transaction import LogEnd, TransactionWatch
 from stream_app.partition_ports import Budget, Log, Store
 from stream_app.partition_writer import PartitionWriter, State
 from stream_app.positions import Partition
+from stream_app.refused_rows import RefusedRows
 from stream_app.windows import WindowPolicy
 
 
@@ -27,6 +28,7 @@ class Partitions:
         store: Store,
         builder: BatchBuilder,
         policy: WindowPolicy,
+        refused_rows_max: int,
         budget: Budget,
         flush_seconds: float,
         metrics: WorkerMetrics,
@@ -36,6 +38,9 @@ class Partitions:
         self._store = store
         self._builder = builder
         self._policy = policy
+        self._refused_rows_max = refused_rows_max
+        self.refused_rows = RefusedRows(monotonic)
+        """Those that became dead letters."""
         self._budget = budget
         self._flush_seconds = flush_seconds
         self._metrics = metrics
@@ -63,6 +68,8 @@ class Partitions:
                 store=self._store,
                 builder=self._builder,
                 policy=self._policy,
+                refused_rows_max=self._refused_rows_max,
+                refused_rows=self.refused_rows,
                 budget=self._budget,
                 on_budget_changed=self._on_budget_changed,
                 metrics=self._metrics,
@@ -107,6 +114,7 @@ class Partitions:
 
     def saw_log_ends(self, ends: Mapping[Partition, LogEnd]) -> None:
         """The ends of the logs as Kafka has just told them."""
+        self.refused_rows.look()
         for partition, end in ends.items():
             if partition in self._writers:
                 self._writers[partition].saw_log_end(end)

@@ -76,6 +76,14 @@ class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSetti
     flush_seconds: float = Field(
         5, gt=0, le=60, description="How long a worker that stops or loses partitions tries to write what it holds."
     )
+    refused_rows_max: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="So many rows that Postgres refuses one after the other, for one reason, stop their partition, or a whole"
+        " micro-batch of ten or more: then the table has changed. Beyond 100 those before the last hundred become dead letters; 0:"
+        " all do, and none stops it.",
+    )
     postgres_connections_max: int = Field(
         4,
         ge=1,

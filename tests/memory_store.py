@@ -9,10 +9,12 @@ from typing import Literal, TypeAlias
 
 from pipeline.errors import RetryableError
 from stream_app.batch import Batch
-from stream_app.dead_letters import KafkaRecord
+from stream_app.dead_letters import DeadLetter, KafkaRecord
 from stream_app.login_record import FIELDS
 from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.postgres.errors import NotUniqueError, RowRefusedError
+from stream_app.postgres.table_check import TableCheck
+from stream_app.refusals import Refusal
 
 Fault = Literal["before", "after", "none"]
 """The connection breaks before the statement is carried out, after it, or not."""
@@ -38,6 +40,13 @@ class MemoryStore:
     positions: dict[Partition, Position] = field(default_factory=dict)
     topic_ids: dict[Partition, str | None] = field(default_factory=dict)
     refused_message_ids: set[str] = field(default_factory=set)
+    table_check: TableCheck = field(default_factory=TableCheck)
+    refusal: Refusal = field(default_factory=lambda: Refusal("23514", table="user_logins", constraint="made_up"))
+    """What is named of a refused row."""
+    refuses_all: bool = False
+    """The table takes no row."""
+    writes: int = 0
+    """How many it was given."""
     not_unique_message_ids: set[str] = field(default_factory=set)
     """Refused by a unique index of the table's owner."""
     faults: deque[Fault] = field(default_factory=deque)
@@ -45,6 +54,10 @@ class MemoryStore:
     statement_seconds: float = 0.0
     surprises: int = 0
     """How often a message was there that was not looked for."""
+
+    async def check_tables(self) -> TableCheck:
+        with _Statement(await self._next_fault()):
+            return self.table_check
 
     async def position(self, partition: Partition) -> Position | None:
         with _Statement(await self._next_fault()):
@@ -62,6 +75,7 @@ class MemoryStore:
             return max((int(sent_at_ms) for sent_at_ms, _ in self.rows), default=0)
 
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+        self.writes += 1
         with _Statement(await self._next_fault()):
             if self.positions.get(claim.partition) != Position(batch.first_offset, claim.epoch):
                 return Written(moved=False, rows=0, dead_letter_offsets=frozenset())
@@ -69,17 +83,17 @@ class MemoryStore:
             for message in messages:
                 self._insert(message, looked_for=newest_ms is None or int(message[0]) <= newest_ms)
             before = len(self.rows)
-            new_letters = [
-                letter for letter in batch.dead_letters if (str(letter.sent_at_ms), letter.message_id) not in self.dead_letters
-            ]
+            there = [message for letter in batch.dead_letters if (message := _message(letter)) in self.rows]
+            letters = [each for each in batch.dead_letters if each.refusal is None or _message(each) not in there]
+            new_letters = [letter for letter in letters if _message(letter) not in self.dead_letters]
             new_letters = list({letter.message_id: letter for letter in reversed(new_letters)}.values())
             firsts = dict(reversed(list(zip(messages, _contents(batch), strict=True))))  # of a batch's repeats the first counts
             differing = {message[1] for message, content in firsts.items() if self.contents.get(message, content) != content}
             for offset, message in zip(batch.row_offsets, messages, strict=True):
                 self.rows.setdefault(message, offset)
                 self.contents.setdefault(message, firsts[message])
-            for letter in batch.dead_letters:
-                self.dead_letters.setdefault((str(letter.sent_at_ms), letter.message_id), letter.offset)
+            for letter in letters:
+                self.dead_letters.setdefault(_message(letter), letter.offset)
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
             offsets = frozenset(letter.offset for letter in new_letters)
             return Written(
@@ -92,12 +106,12 @@ class MemoryStore:
     def _insert(self, message: Message, *, looked_for: bool) -> None:
         if looked_for and message in self.rows:
             return
-        if message[1] in self.refused_message_ids:
-            raise RowRefusedError
+        if self.refuses_all or message[1] in self.refused_message_ids:
+            raise RowRefusedError(self.refusal)
         if message in self.rows:
             self.surprises += 1
         if message in self.rows or message[1] in self.not_unique_message_ids:
-            raise NotUniqueError
+            raise NotUniqueError(Refusal("23505", table="user_logins", constraint="made_up_key"))
 
     def failed_over(self, to: "MemoryStore") -> None:
         """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""
@@ -118,6 +132,10 @@ class MemoryStore:
     async def _next_fault(self) -> Fault:
         await asyncio.sleep(self.statement_seconds)
         return self.faults.popleft() if self.faults else "none"
+
+
+def _message(letter: DeadLetter) -> Message:
+    return str(letter.sent_at_ms), letter.message_id
 
 
 def _contents(batch: Batch) -> Iterable[tuple[str, ...]]:

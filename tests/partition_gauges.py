@@ -16,6 +16,7 @@ IDLE = PartitionGauges(
     buffered_records=0,
     buffered_bytes=0,
     stopped=False,
+    refused=None,
     paused=False,
 )
 

@@ -13,6 +13,7 @@ from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Budget
 from stream_app.partition_writer import PartitionWriter
 from stream_app.positions import Partition
+from stream_app.refused_rows import RefusedRows
 from stream_app.windows import WindowPolicy
 
 PARTITION = Partition("logins", 3)
@@ -26,6 +27,7 @@ class Scene:
     policy: WindowPolicy = field(default_factory=lambda: WindowPolicy(rows=10, bytes=1_000_000, seconds=0.2))
     budget: Budget = field(default_factory=lambda: Budget(10_000_000, batches_max=5))
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    refused_rows_max: int = 100
     neighbours: list["Scene"] = field(default_factory=list)
     """Scenes with the same budget, this one among them; none: it is alone."""
     writer: PartitionWriter | None = None
@@ -37,6 +39,8 @@ class Scene:
             store=self.store,
             builder=BUILDER,
             policy=self.policy,
+            refused_rows_max=self.refused_rows_max,
+            refused_rows=RefusedRows(asyncio.get_running_loop().time),
             budget=self.budget,
             on_budget_changed=self._follow_budget,
             metrics=self.metrics,

@@ -10,7 +10,18 @@ from stream_app.postgres.settings import PostgresSettings
 from stream_app.reasons import Reason
 
 COUNT_TITLES = ("reason", "dead_letters")
-LETTER_TITLES = ("failed_at", "reason", "field", "topic", "partition", "record_offset", "message_id", "sent_at", "resolution")
+LETTER_TITLES = (
+    "failed_at",
+    "reason",
+    "field",
+    "topic",
+    "partition",
+    "record_offset",
+    "message_id",
+    "sent_at",
+    "resolution",
+    "refusal",
+)
 
 
 @cli.group(cls=Group, name="dead-letters")

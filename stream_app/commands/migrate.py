@@ -9,14 +9,15 @@ from stream_app.postgres.settings import PostgresSettings
 
 
 @cli.command(cls=Command)
-@click.option("--check", is_flag=True, help="Change nothing; end with exit code 1 if something is pending.")
+@click.option("--check", is_flag=True, help="Change nothing; end with exit code 1 if something is pending or stops the stream.")
 @click.pass_context
 def migrate(ctx: click.Context, *, check: bool) -> None:
     """Create or upgrade the tables in Postgres.
 
     Their roles and rights too. Safe to run twice, from two machines at once, and while workers run. POSTGRES_DSN's user needs the
     right to make tables and, the first time on a server, roles. They are in the schema POSTGRES_SCHEMA, which it makes where it is
-    missing. On standard error it tells what a superuser or an owner should change, with the statements.
+    missing. On standard error it tells what a superuser or an owner should change, with the statements; what stops the stream, a
+    column that demands a value it does not have for one, begins with Error and makes the exit code 1.
     """
     settings = load(PostgresSettings)
     say(f"in the schema {settings.postgres_schema}")
@@ -30,6 +31,8 @@ def migrate(ctx: click.Context, *, check: bool) -> None:
         say(f"applied by a newer version than this: {name}")
     for warning in found.warnings:
         say(warning, to_stderr=True)
-    if check and found.pending:
+    for error in found.errors:
+        say(f"Error: no row can be written: {error}", to_stderr=True)
+    if (check and found.pending) or found.errors:
         ctx.exit(1)
     say("the database is up to date")

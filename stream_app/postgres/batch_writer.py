@@ -9,15 +9,25 @@ a RetryableError means that nothing was written. It means: ask for the position.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import psycopg2
+import structlog
 from psycopg2.extensions import AsIs
 
+from pipeline.errors import FatalError, PipelineError, cause_code
 from stream_app.batch import Batch
 from stream_app.positions import Claim, Partition, Position, Written
+from stream_app.postgres.errors import RowRefusedError
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.queries import load_queries
+from stream_app.postgres.table_check import TIME_ZONE_REFUSED, TableCheck, check_tables, load_query, time_zone_refused
+from stream_app.refusals import Refusal
+
+log = structlog.get_logger(__name__)
+
+_REMEDY = "what somebody has put on our tables has to let them through: nothing is skipped until it does"
 
 
 class BatchWriter:
@@ -29,6 +39,24 @@ class BatchWriter:
         self._owner = owner
         self._time_zone = create_date_time_zone
         self._queries = load_queries("worker.sql", pool.schema)
+        self._look_at_table = load_query(pool.schema)
+        self._table = TableCheck()
+
+    async def check_tables(self) -> TableCheck:
+        """See :class:`stream_app.partition_ports.Store`."""
+        try:
+            row = await self._pool.fetch_one(self._look_at_table, {"time_zone": self._time_zone})
+        except PipelineError as error:
+            if cause_code(error) == TIME_ZONE_REFUSED:
+                raise time_zone_refused(self._time_zone) from error
+            raise
+        if row is None:
+            raise RuntimeError("look_at_table returned no row")
+        check = check_tables(row[0], self._pool.schema)
+        if check.warnings != self._table.warnings:
+            log.warning("table_may_refuse_rows", warnings=list(check.warnings))
+        self._table = check
+        return check
 
     async def position(self, partition: Partition) -> Position | None:
         """Where the partition stands; None if it was never claimed."""
@@ -42,7 +70,7 @@ class BatchWriter:
 
     async def claim(self, partition: Partition, start: int, topic_id: str | None) -> tuple[Claim, int]:
         """See :class:`stream_app.partition_ports.Store`."""
-        row = await self._pool.fetch_one(self._queries["claim_partition"], self._claimed(partition, start, topic_id))
+        row = await self._fetch_one("claim_partition", self._claimed(partition, start, topic_id))
         if row is None:
             raise RuntimeError("claim_partition returned no row")
         return Claim(partition, epoch=row[1], topic_id=row[2]), row[0]
@@ -57,7 +85,7 @@ class BatchWriter:
 
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         """See :class:`stream_app.partition_ports.Store`."""
-        row = await self._pool.fetch_one(self._queries["write_batch"], self._written(claim, batch, newest_ms))
+        row = await self._fetch_one("write_batch", self._written(claim, batch, newest_ms))
         if row is None:
             raise RuntimeError("write_batch returned no row")
         return Written(
@@ -96,8 +124,26 @@ class BatchWriter:
             "letter_sent_at_ms": [letter.sent_at_ms for letter in letters],
             "letter_reasons": [letter.reason for letter in letters],
             "letter_fields": [letter.field for letter in letters],
+            "letter_refusals": [None if letter.refusal is None else str(letter.refusal) for letter in letters],
             "letter_sealed": [psycopg2.Binary(letter.sealed) for letter in letters],
         }
+
+    async def _fetch_one(self, query: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Run one of the statements that write. What refuses a login is :class:`RowRefusedError`, with the trigger if one did."""
+        try:
+            return await self._pool.fetch_one(self._queries[query], parameters)
+        except RowRefusedError as error:
+            refusal = self._with_trigger(error.refusal)
+            if query != "write_batch" or refusal.table in ("dead_letters", "stream_positions"):
+                raise FatalError(f"Postgres refuses to write a dead letter or a position ({refusal}); {_REMEDY}") from error
+            if refusal == error.refusal:
+                raise
+            raise type(error)(refusal) from error.__cause__
+
+    def _with_trigger(self, refusal: Refusal) -> Refusal:
+        """The trigger that runs the function, as the tables were last seen; Postgres names the function alone."""
+        known = self._table.triggers.get(refusal.function or "")
+        return refusal if known is None else replace(refusal, table=known[0], trigger=known[1])
 
     def _place(self, partition: Partition) -> dict[str, Any]:
         return {"consumer_group": self._consumer_group, "topic": partition.topic, "partition": partition.partition}

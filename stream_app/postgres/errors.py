@@ -10,6 +10,9 @@ from typing import Final
 import psycopg2
 
 from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
+from pipeline.printable import printable
+from stream_app.postgres.error_fields import function_of, refusal_of
+from stream_app.refusals import Refusal
 
 ROW_REFUSED: Final = "row_refused"
 
@@ -19,8 +22,9 @@ MIGRATE: Final = "faust -A stream_app migrate"
 class RowRefusedError(PoisonError):
     """Postgres refuses a row's content; ``field`` is the column, where Postgres names one."""
 
-    def __init__(self, column: str | None = None) -> None:
-        super().__init__(ROW_REFUSED, column)
+    def __init__(self, refusal: Refusal | None = None) -> None:
+        self.refusal = refusal or Refusal()
+        super().__init__(ROW_REFUSED, self.refusal.column)
 
 
 class NotUniqueError(RowRefusedError):
@@ -84,6 +88,20 @@ _FUNCTION: Final = re.compile(
 is looked at, and no `SQL statement "…"`: a statement has values in it."""
 
 _ROW_REFUSED: Final = ("22", "23", "44")
+_RAISED: Final = ("P0", "09", "21", "38")
+"""What a function raises over a row by itself, or with RAISE; so is any code in a class that Postgres leaves to others."""
+_CLASSES_OF_OTHERS: Final = re.compile(r"(?!53|54|55|57|58)[5-9]|[I-Z]")
+"""Classes that begin so are left to implementations; Postgres has these five, besides XX and P0."""
+_STATEMENT: Final = {
+    "22023": "it knows no such value of a parameter: is CREATE_DATE_TIME_ZONE one of its time zones?",
+    "2200H": "a sequence that fills a column is at its end: give it a higher MAXVALUE, or the column a larger type",
+}
+"""Codes of the classes above that say nothing of a row, when no function of the owner's raises them."""
+_OF_SERVER: Final = {
+    "0A": "it does not support what the tables ask for",
+    "F0": "its configuration file is wrong: its log says where",
+    "HV": "a foreign server, or the wrapper that leads there, fails: its log says why",
+}
 _NOT_UNIQUE: Final = "23505"
 _LIMIT: Final = "54000"
 _BROKEN: Final = ("53200", "XX000")
@@ -159,18 +177,34 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
         return _translate_without_code(error)
     if code in _MISSING:
         return _translate_missing(error)
-    if code[:2] in _ROW_REFUSED:
+    function = function_of(error)
+    if _concerns_row(code, function, inside=bool(error.diag.context)):
         return _translate_refusal(error)
     meaning = _RETRYABLE.get(code) or _RETRYABLE.get(code[:2])
     if meaning is not None:
         retryable = StatementTimedOutError if code == _TIMED_OUT else StatementBrokenError if code in _BROKEN else RetryableError
         return retryable(f"Postgres: {meaning} (SQLSTATE {code})")
-    kind: type[FatalError]
+    where = "" if function is None else f" in the function {function}, which a write to the tables runs"
+    return (StatementLimitError if code == _LIMIT else FatalError)(
+        f"Postgres refuses the statement{where} (SQLSTATE {code}, {type(error).__name__}); {_remedy(code, function)}"
+    )
+
+
+def _concerns_row(code: str, function: str | None, *, inside: bool) -> bool:
+    """Whether another row may fare better. ``function``: which raised it; ``inside``: it came up in one, named or not."""
+    if code[:2] in _ROW_REFUSED:
+        return code not in _STATEMENT or inside
+    return function is not None and (code[:2] in _RAISED or _CLASSES_OF_OTHERS.match(code) is not None)
+
+
+def _remedy(code: str, function: str | None) -> str:
     if code == _LIMIT:
-        kind, remedy = StatementLimitError, "its log says which limit"
-    else:
-        kind, remedy = FatalError, f"is the schema current? `{MIGRATE}`"
-    return kind(f"Postgres refuses the statement (SQLSTATE {code}, {type(error).__name__}); {remedy}")
+        return "its log says which limit"
+    if code in _STATEMENT:
+        return _STATEMENT[code]
+    if code[:2] in _OF_SERVER:
+        return _OF_SERVER[code[:2]]
+    return f"is the schema current? `{MIGRATE}`" if function is None else "mend the function, or drop the trigger that runs it"
 
 
 def translate_statement(error: psycopg2.Error | ValueError) -> PipelineError:
@@ -214,10 +248,9 @@ def _translate_missing(error: psycopg2.Error) -> PipelineError:
 def _translate_refusal(error: psycopg2.Error) -> PipelineError:
     """Of a row, by its content; but for one for which the table has no partition."""
     if error.diag.source_function in _NO_PARTITION:
-        return FatalError(
-            f"no partition of {error.diag.table_name} takes a row (SQLSTATE {error.pgcode}): make the one that is missing"
-        )
-    return (NotUniqueError if error.pgcode == _NOT_UNIQUE else RowRefusedError)(error.diag.column_name)
+        table = printable(error.diag.table_name or "")
+        return FatalError(f"no partition of {table} takes a row (SQLSTATE {error.pgcode}): make the one that is missing")
+    return (NotUniqueError if error.pgcode == _NOT_UNIQUE else RowRefusedError)(refusal_of(error))
 
 
 def _translate_without_code(error: psycopg2.Error) -> PipelineError:

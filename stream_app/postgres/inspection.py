@@ -23,6 +23,7 @@ from stream_app.postgres.session import (
     check_schema,
     settings_that_log_rows,
 )
+from stream_app.postgres.table_check import TableCheck, check_tables, load_query
 
 RECORD = "stream_migrations"
 GIVEN = "user_logins"
@@ -47,6 +48,8 @@ class State:
     unknown: tuple[str, ...]
     warnings: tuple[str, ...]
     """One line each, with the statements that mend it."""
+    errors: tuple[str, ...] = ()
+    """Likewise: with these no row can be written."""
 
 
 def known_migrations() -> tuple[Migration, ...]:
@@ -83,11 +86,20 @@ class Inspection:
         if not applied:
             self._cursor.execute(load_queries("session.sql", self._schema)["schemas_of_tables"])
             check_schema(self._schema, [name for (name,) in self._cursor.fetchall()])
+        pending = tuple(migration for migration in known if migration.name not in applied)
+        tables = TableCheck() if pending else self.tables()
         return State(
-            pending=tuple(migration for migration in known if migration.name not in applied),
+            pending=pending,
             unknown=tuple(sorted(applied - {migration.name for migration in known})),
-            warnings=(*self._open_schema(), *self._owners(), *self._functions(), *self._log()),
+            warnings=(*self._open_schema(), *self._owners(), *self._functions(), *self._log(), *tables.warnings),
+            errors=tables.errors,
         )
+
+    def tables(self) -> TableCheck:
+        """What a worker will find."""
+        self._cursor.execute(load_query(self._schema), {"time_zone": "UTC"})
+        ((answer, _),) = self._cursor.fetchall()
+        return check_tables(answer, self._schema)
 
     def has_record(self) -> bool:
         """Whether something of that name is here."""

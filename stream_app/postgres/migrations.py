@@ -19,6 +19,7 @@ from psycopg2.errors import (
     DuplicateObject,
     DuplicateSchema,
     DuplicateTable,
+    InsufficientPrivilege,
     LockNotAvailable,
     RaiseException,
     UniqueViolation,
@@ -26,7 +27,8 @@ from psycopg2.errors import (
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
 
 from pipeline.errors import FatalError, PipelineError, RetryableError
-from stream_app.postgres.connection import connect
+from pipeline.printable import printable
+from stream_app.postgres.connection import WRITER, connect
 from stream_app.postgres.errors import translate
 from stream_app.postgres.inspection import GIVEN, LOOK_LOCK_SECONDS, RECORD, Inspection, Migration, State, known_migrations
 from stream_app.postgres.queries import with_schema
@@ -75,6 +77,7 @@ def migrate(settings: PostgresSettings, say: Callable[[str], None], patience: Pa
             if run.apply_patiently(migration):
                 say(f"applied {migration.name}")
         run.keep_rows_out_of_log()
+        run.grant_sequences()
         return _look(connection, settings.postgres_schema)
 
 
@@ -156,6 +159,18 @@ class _Run:
             else:
                 self._say("granted: sessions of this stream may keep rows out of the server's log")
                 return
+
+    def grant_sequences(self) -> None:
+        """Let the writer's role use those that fill columns of the owner's, such as a bigserial, where that may be granted."""
+        with self._inspection() as inspection:
+            sequences = inspection.tables().locked_sequences
+        for sequence in sequences:
+            try:
+                with self._inspection() as inspection:
+                    inspection.run(f"GRANT USAGE ON SEQUENCE {sequence} TO {WRITER}")
+            except InsufficientPrivilege:
+                continue
+            self._say(f"granted: {WRITER} may use the sequence {printable(sequence)}")
 
     def _apply(self, migration: Migration) -> bool:
         """Apply one file in one transaction; False when another machine did so first."""

@@ -97,3 +97,41 @@ def test_missing_dsn_is_named(command: Command) -> None:
     result = command("migrate", POSTGRES_DSN="")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: POSTGRES_DSN: not set")
+
+
+def test_what_stops_the_stream_is_an_error_and_what_may_a_warning(command: Command, fresh_database: str) -> None:
+    """Each with the statement that mends it; a worker says the same."""
+    command("migrate", POSTGRES_DSN=fresh_database)
+    with closing(psycopg2.connect(fresh_database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("ALTER TABLE user_logins ADD tenant text NOT NULL, ALTER locale TYPE varchar(2)")
+        for found in (command("migrate", "--check"), command("migrate")):
+            warning, error = found.stderr.splitlines()
+            assert (found.exit_code, found.stdout.splitlines()) == (1, [IN_SCHEMA])
+            assert warning.endswith("ALTER TABLE public.user_logins ALTER COLUMN locale TYPE character varying(32)")
+            assert error.startswith("Error: no row can be written: the column tenant of public.user_logins is NOT NULL")
+            assert error.endswith("ALTER TABLE public.user_logins ALTER COLUMN tenant DROP NOT NULL, or SET DEFAULT one")
+        cursor.execute("ALTER TABLE user_logins ALTER COLUMN tenant DROP NOT NULL, ALTER locale TYPE varchar(32)")
+    mended = command("migrate", "--check")
+    assert (mended.exit_code, mended.stderr) == (0, "")
+
+
+def test_the_sequence_of_a_table_that_was_there_is_granted(command: Command, fresh_database: str) -> None:
+    """Else the worker, which alone meets it, is told "permission denied for sequence" at its first row."""
+    with closing(psycopg2.connect(fresh_database)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("""
+            CREATE TABLE user_logins (
+                id bigserial PRIMARY KEY, user_id varchar(128), device_type varchar(32), masked_ip varchar(256),
+                masked_device_id varchar(256), locale varchar(32), app_version integer, create_date date
+            )
+        """)
+        said = "granted: stream_writer may use the sequence public.user_logins_id_seq"
+        assert said in command("migrate", POSTGRES_DSN=fresh_database).stdout.splitlines()
+        cursor.execute("SET ROLE stream_writer; INSERT INTO user_logins (user_id) VALUES ('u'); RESET ROLE")
+        cursor.execute("REVOKE ALL ON SEQUENCE user_logins_id_seq FROM stream_writer")
+        checked = command("migrate", "--check")
+        assert checked.exit_code == 1
+        assert checked.stderr.endswith("GRANT USAGE ON SEQUENCE public.user_logins_id_seq TO stream_writer\n")
+        assert said in command("migrate").stdout.splitlines()
+        assert command("migrate", "--check").exit_code == 0

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from bridges.metrics import BridgeMetrics
 from stream_app.metrics import WorkerMetrics
 from stream_app.monitor.metrics import MonitorMetrics
+from stream_app.refusals import Refusal, RowsRefused
 from tools.boards import __main__ as boards
 
 PROJECT = Path(__file__).parents[2]
@@ -61,7 +62,9 @@ NOT_SHOWN = {
 def registries() -> list[CollectorRegistry]:
     """Every process's metrics, with one partition, a key and what the monitor learns from Postgres."""
     worker = WorkerMetrics()
-    worker.serve_partitions(lambda: [partition_gauges(next_offset=1, log_end_offset=2, oldest_unwritten_seconds=1.0)], lambda: 2.0)
+    refused = RowsRefused(Refusal("23502", table="user_logins", column="tenant"), 0, 99, 100)
+    shown = partition_gauges(next_offset=1, log_end_offset=2, oldest_unwritten_seconds=1.0, refused=refused)
+    worker.serve_partitions(lambda: [shown], lambda: 2.0)
     worker.use_keys([("MASKING_KEYSET_FILE", 1, True)])
     monitor = MonitorMetrics()
     monitor.reveals.by_field = {}

@@ -10,7 +10,8 @@ GROUP BY reason ORDER BY count(*) DESC, reason;
 
 -- name: newest_dead_letters
 -- The last ones, newest first; read from the end of the index dead_letters_failed_at. Never the sealed record.
-SELECT failed_at, reason, field, topic, partition, record_offset, message_id, sent_at, resolution FROM :"schema".dead_letters
+SELECT failed_at, reason, field, topic, partition, record_offset, message_id, sent_at, resolution, refusal
+FROM :"schema".dead_letters
 WHERE %(reason)s::text IS NULL OR reason = %(reason)s
 ORDER BY failed_at DESC, message_id DESC LIMIT %(limit)s;
 

@@ -56,6 +56,7 @@ CREATE TABLE :"schema".dead_letters (
     sealed         bytea       NOT NULL,
     failed_at      timestamptz NOT NULL DEFAULT now(),
     resolution     text,
+    refusal        text,
     PRIMARY KEY (sent_at, message_id)
 );
 
@@ -65,6 +66,8 @@ ALTER TABLE :"schema".dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
 COMMENT ON COLUMN :"schema".dead_letters.record_offset
     IS 'the offset of its first delivery; a message that comes again adds no dead letter';
 COMMENT ON COLUMN :"schema".dead_letters.resolution IS 'what became of it; null while it is open';
+COMMENT ON COLUMN :"schema".dead_letters.refusal
+    IS 'of a row that Postgres refused: SQLSTATE, table, column, constraint, trigger, as far as Postgres named them';
 
 CREATE INDEX dead_letters_failed_at ON :"schema".dead_letters (failed_at, message_id);
 
@@ -117,6 +120,8 @@ ALTER TABLE :"schema".reveal_audit
 ALTER TABLE :"schema".dead_letters
     ADD CONSTRAINT dead_letters_printable
     CHECK (consumer_group || topic || reason || coalesce(field, '') || coalesce(resolution, '') !~ '[\x01-\x1f\x7f-\x9f]') NOT VALID;
+ALTER TABLE :"schema".dead_letters
+    ADD CONSTRAINT dead_letters_refusal_printable CHECK (refusal !~ '[\x01-\x1f\x7f-\x9f]') NOT VALID;
 ALTER TABLE :"schema".stream_positions
     ADD CONSTRAINT stream_positions_printable CHECK (consumer_group || topic || owner !~ '[\x01-\x1f\x7f-\x9f]') NOT VALID;
 

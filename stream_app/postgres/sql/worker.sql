@@ -44,7 +44,8 @@ FROM :"schema".user_logins;
 -- before this statement, and is gone into only when fewer rows were written than given. Columns are cut once for both (`given`, one row
 -- of arrays): a set of rows that two read would be copied first, which cost Postgres 8 % a row.
 -- A row that is there all the same, because another partition wrote it, is refused by a unique index; the batch is sent once more and
--- finds it. Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
+-- finds it. For the same reason a refused row becomes no dead letter if its message has a row by now.
+-- Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 WITH given AS MATERIALIZED (
     SELECT string_to_array(%(user_id)s, E'\x1f') AS user_id,
            string_to_array(%(device_type)s, E'\x1f') AS device_type,
@@ -100,14 +101,22 @@ WITH given AS MATERIALIZED (
     ON CONFLICT (sent_at, message_id) DO NOTHING
 ), letters AS (
     INSERT INTO :"schema".dead_letters
-        (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, sealed)
+        (consumer_group, topic, partition, record_offset, message_id, sent_at, reason, field, refusal, sealed)
     SELECT %(consumer_group)s, %(topic)s, %(partition)s, record_offset, message_id, to_timestamp(sent_at_ms / 1000.0::float8),
-           reason, field, sealed
+           reason, field, refusal, sealed
     FROM unnest(
         %(letter_offsets)s::bigint[], %(letter_message_ids)s::uuid[], %(letter_sent_at_ms)s::bigint[],
-        %(letter_reasons)s::text[], %(letter_fields)s::text[], %(letter_sealed)s::bytea[]
-    ) AS letter (record_offset, message_id, sent_at_ms, reason, field, sealed)
+        %(letter_reasons)s::text[], %(letter_fields)s::text[], %(letter_refusals)s::text[], %(letter_sealed)s::bytea[]
+    ) AS letter (record_offset, message_id, sent_at_ms, reason, field, refusal, sealed)
     WHERE EXISTS (SELECT FROM moved)
+      AND (
+          reason <> 'row_refused'
+          OR (
+              SELECT true FROM :"schema".user_logins AS known
+              WHERE known.sent_at = to_timestamp(letter.sent_at_ms / 1000.0::float8) AND known.message_id = letter.message_id
+              LIMIT 1
+          ) IS NULL
+      )
     ON CONFLICT (sent_at, message_id) DO NOTHING
     RETURNING record_offset
 )

@@ -7,7 +7,7 @@ from random import Random
 
 from crash.faults import fault
 from crash.faults.data import DRAIN_SECONDS, behind, letters_by_reason, pace
-from crash.faults.postgres import over_partitions
+from crash.faults.postgres import PARTITIONS, over_partitions
 from crash.messages import Ending, Message, good
 from crash.system import Setup, System
 from crash.topic_producer import TopicProducer
@@ -62,6 +62,37 @@ def rows_refused_1_percent(system: System) -> Iterator[str]:
 def rows_refused_50_percent(system: System) -> Iterator[str]:
     """Every second row, in full windows: the most that halving can cost."""
     yield _rows_refused(system, 0.5, 4_000)
+
+
+@fault(
+    "not-null-column-comes-and-goes",
+    "While a column of the owner's demands a value, the partitions stop and name it; it goes, and all becomes rows, but a hundred"
+    " dead letters at most.",
+    recovery_seconds=45,
+    setup=Setup(settings={"REFUSED_ROWS_MAX": "25"}),  # of each of four partitions: a hundred together
+)
+def not_null_column(system: System) -> Iterator[str]:
+    """Under load, in one transaction, as a migration of the owner's does it."""
+    system.moment()
+    system.query("ALTER TABLE user_logins ADD COLUMN tenant text; UPDATE user_logins SET tenant = 'one';"
+                 " ALTER TABLE user_logins ALTER COLUMN tenant SET NOT NULL")  # fmt: skip
+    try:
+        system.prove(
+            "every partition stops and names the column",
+            lambda: (
+                over_partitions(system, "stream_partition_stopped") == PARTITIONS
+                and all("tenant" in system.log(name) for name in system.workers)
+            ),
+            60,
+        )
+        letters = letters_by_reason(system).get("row_refused", 0)
+        assert letters <= 100, f"{letters} dead letters"
+        system.rest(3)
+    finally:
+        system.query("ALTER TABLE user_logins DROP COLUMN tenant")
+    if letters := letters_by_reason(system).get("row_refused", 0):
+        system.expected["misplaced"] = letters  # good logins, which came by fewer than ten at a time
+    yield f"every partition stood still; {letters} dead letters"
 
 
 @fault(

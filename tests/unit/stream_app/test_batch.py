@@ -26,6 +26,7 @@ from stream_app.login_record import FIELDS
 from stream_app.message_headers import fallback_message_id
 from stream_app.reasons import Reason
 from stream_app.reductions import Reduction
+from stream_app.refusals import Refusal
 
 POISON = {1: b"x", 4: login(ip="x"), 5: b"", 8: login(locale=1)}
 EXTRA = {0, 3, 9}
@@ -150,7 +151,8 @@ def test_large_dead_letters_are_spread_over_statements() -> None:
         ("user_id", "user_id"),
         ("sent_at", "sent-at"),
         ("message_id", "message-id"),
-        ("create_date", None),
+        ("create_date", "create_date"),
+        ("tenant", "tenant"),
         (None, None),
     ],
 )
@@ -160,7 +162,7 @@ def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
     part = mixed.split()[1].split()[1].split()[0]  # the row 107 and the dead letter 108
     assert (part.row_offsets, [letter.offset for letter in part.dead_letters]) == ([107], [108])
 
-    refused = builder().refuse_row(part, column)
+    refused = builder().refuse_row(part, Refusal("23514", column=column))
 
     assert (refused.first_offset, refused.next_offset, refused.records) == (part.first_offset, part.next_offset, part.records)
     assert (refused.row_offsets, refused.extra_key_offsets, refused.reduced_offsets) == ([], [], {})
@@ -168,12 +170,13 @@ def test_a_row_that_postgres_refused_becomes_a_dead_letter_with_its_original(
     letter, other = refused.dead_letters
     assert other == part.dead_letters[0]
     assert (letter.offset, letter.reason, letter.field) == (107, Reason.ROW_REFUSED, field)
+    assert letter.refusal == Refusal("23514", column=column)
     assert (letter.message_id, letter.sent_at_ms) == (headers(107)[0][1].decode(), SENT_AT_MS + 107)
     assert json.loads(opened(letter).value or b"")["user_id"] == "u7"
 
 
 def test_the_original_of_a_refused_row_is_found_among_its_neighbours() -> None:
-    refused = builder().refuse_row(build([b"x", login(user_id="second"), b"y"]), None)
+    refused = builder().refuse_row(build([b"x", login(user_id="second"), b"y"]), Refusal())
 
     assert [letter.offset for letter in refused.dead_letters] == [0, 1, 2]
     original = opened(refused.dead_letters[1])
@@ -182,7 +185,7 @@ def test_the_original_of_a_refused_row_is_found_among_its_neighbours() -> None:
 
 def test_only_a_batch_of_one_row_can_be_refused(mixed: Batch) -> None:
     with pytest.raises(ValueError, match="unpack"):
-        builder().refuse_row(mixed, None)
+        builder().refuse_row(mixed, Refusal())
 
 
 def test_raw_values_are_in_no_column_and_in_no_clear_part_of_a_dead_letter() -> None:

@@ -95,6 +95,7 @@ def made_up_consumer(store: MemoryStore) -> BatchConsumer:
         store=store,
         builder=builder(),
         policy=WindowPolicy(rows=FETCH, bytes=8 << 20, seconds=0.2),
+        refused_rows_max=100,
         budget=Budget(48 << 20, batches_max=5),
         flush_seconds=5,
         metrics=app.metrics,

@@ -1,4 +1,5 @@
 import gc
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,8 @@ from stream_app.claimed_writer import BROKEN_ALONE_MAX, BROKEN_MAX, ClaimedWrite
 from stream_app.metrics import WorkerMetrics
 from stream_app.positions import Claim, Position, Written
 from stream_app.postgres.errors import NotUniqueError, StatementBrokenError, StatementLimitError, StatementTimedOutError
+from stream_app.refusals import RefusedRun
+from stream_app.refused_rows import RefusedRows
 
 
 async def at_once(_: float) -> None:
@@ -42,6 +45,8 @@ async def claimed(store: MemoryStore, written: list[Batch], metrics: WorkerMetri
         await store.newest_sent_at_ms(),
         store=store,
         builder=builder(),
+        refused_run=RefusedRun(100, time.monotonic),
+        refused_rows=RefusedRows(time.monotonic),
         metrics=metrics or WorkerMetrics(),
         log=structlog.get_logger(),
         sleep=at_once,
@@ -144,7 +149,7 @@ async def test_what_another_unique_index_refuses_is_a_refused_row() -> None:
 
     assert sorted(store.rows.values()) == [0, 1, 2, 4, 5, 6, 7]
     assert list(store.dead_letters.values()) == [3]
-    assert [line["event"] for line in lines] == ["looks_for_each_message"]
+    assert [line["event"] for line in lines] == ["looks_for_each_message", "row_refused"]
 
 
 async def test_a_message_that_is_being_written_elsewhere_is_no_refused_row() -> None:

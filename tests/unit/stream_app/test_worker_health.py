@@ -19,6 +19,7 @@ from stream_app.metrics import PartitionGauges, WorkerMetrics
 from stream_app.partition_writer import State
 from stream_app.partitions import Partitions
 from stream_app.positions import Partition
+from stream_app.refused_rows import RefusedRows
 
 
 class Clock:
@@ -41,7 +42,12 @@ class Scene:
         self.waiting = 3
         self.state = State.WRITING
         self.partitions = SimpleNamespace(
-            assigned=True, problems=dict, gauges=self._gauges, states=self._states, memory_is_full=False
+            refused_rows=RefusedRows(self.clock),
+            assigned=True,
+            problems=dict,
+            gauges=self._gauges,
+            states=self._states,
+            memory_is_full=False,
         )
         self.health = WorkerHealth(cast("Partitions", self.partitions), self.metrics, self.clock)
         self.health.starting = False
