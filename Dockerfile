@@ -12,6 +12,7 @@ RUN python -m venv /opt/venv \
 COPY pipeline /app/pipeline
 COPY bridges /app/bridges
 COPY stream_app /app/stream_app
+COPY docker/sitecustomize.py /app/sitecustomize.py
 RUN python -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM python:3.11.15-slim-bookworm

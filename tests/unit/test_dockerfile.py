@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from packaging.specifiers import SpecifierSet
 
@@ -56,6 +59,7 @@ def image_content(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     app = tmp_path_factory.mktemp("app")
     for package in packages():
         shutil.copytree(PROJECT / package, app / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "docker" / "sitecustomize.py", app)
     yield app
     shutil.rmtree(app)
 
@@ -101,7 +105,7 @@ def test_it_starts_the_worker_without_a_shell_between_and_stops_by_sigterm() -> 
 
 
 def test_it_holds_the_product_and_nothing_else() -> None:
-    assert copied_from_context() == {*packages(), "requirements.lock", "LICENSE"}
+    assert copied_from_context() == {*packages(), "docker/sitecustomize.py", "requirements.lock", "LICENSE"}
 
 
 def test_only_what_is_copied_reaches_the_builder() -> None:
@@ -148,6 +152,49 @@ def test_its_content_holds_the_sql_files(image_content: Path) -> None:
     assert len(list((image_content / "stream_app" / "postgres" / "sql" / "migrations").glob("*.sql"))) > 0
     result = run_in_image(image_content, "-c", "import stream_app.postgres.migrations as m; assert m.known_migrations()")
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "--user", "--pid", "--fork", "true"], capture_output=True, check=False).returncode != 0,
+    reason="needs a process namespace of its own",
+)
+def test_a_stop_in_the_moment_of_a_containers_start_is_not_lost(image_content: Path) -> None:
+    environment = {
+        "PYTHONPATH": str(image_content),
+        "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        "SQS_QUEUE_URL": "http://127.0.0.1:1/1/queue",
+        "AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:1",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "BRIDGE_WEB_PORT": "0",
+    }
+    unshare = subprocess.Popen(
+        ["unshare", "--user", "--pid", "--fork", "--kill-child", sys.executable, "-m", "bridges", "sqs"],
+        cwd=image_content,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while not (first := [each for each in psutil.Process(unshare.pid).children() if _keeps_sigterm(each.pid)]):
+            assert time.monotonic() < deadline, "Python has not begun"
+        os.kill(first[0].pid, signal.SIGTERM)
+        _, log = unshare.communicate(timeout=60)
+    finally:
+        unshare.kill()
+    assert unshare.returncode == 0, log
+    assert "policy_in_force" in log, "the signal came before all else"
+
+
+def _keeps_sigterm(pid: int) -> bool:
+    """Whether it is Python, not what starts it, and has SIGTERM blocked."""
+    if b"bridges" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:3]:
+        return False
+    blocked = re.search(r"^SigBlk:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return blocked is not None and bool(int(blocked[1], 16) & 1 << signal.SIGTERM - 1)
 
 
 def test_nothing_is_written_beside_the_content(image_content: Path) -> None:

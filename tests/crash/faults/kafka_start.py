@@ -46,13 +46,24 @@ def _started_anew(system: System, servers: str, took_place: Callable[[str, str],
     return worker, bridge
 
 
-def _start_beside(system: System, bad: Callable[[], AbstractContextManager[str]], what: str) -> Iterator[str]:
+def _start_beside(system: System, listener: Callable[[], AbstractContextManager[str]], what: str) -> Iterator[str]:
     with ExitStack() as opened:
-        bad_servers = [opened.enter_context(bad()) for _ in range(BAD_SERVERS)]
+        bad_servers = [opened.enter_context(listener()) for _ in range(BAD_SERVERS)]
 
-        def meets_one(*names: str) -> bool:
-            connections = [each for name in names for each in psutil.Process(system.pid(name)).net_connections("tcp")]
-            return any(each.raddr and f"{each.raddr.ip}:{each.raddr.port}" in bad_servers for each in connections)
+        def connections() -> set[tuple[str, str]]:
+            """To one of them, seen from either end: at a listener that takes none, one stays also when its client has gone."""
+            ends = (
+                (f"{each.laddr.ip}:{each.laddr.port}", f"{each.raddr.ip}:{each.raddr.port}")
+                for each in psutil.net_connections("tcp")
+                if each.laddr and each.raddr
+            )
+            return {pair for pair in ends if not bad.isdisjoint(pair)}
+
+        bad = set(bad_servers)
+        before = connections()
+
+        def meets_one(*_: str) -> bool:
+            return bool(connections() - before)
 
         servers = ",".join([*bad_servers, _kafka(system).bootstrap_servers])
         worker, bridge = _started_anew(system, servers, meets_one)
