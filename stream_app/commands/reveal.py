@@ -10,6 +10,7 @@ import click
 
 from pipeline.errors import FatalError
 from pipeline.settings import load
+from stream_app.commands.audit import check_reason
 from stream_app.commands.command import Command, cli, say, show_json, wants_json
 from stream_app.login_record import FIELDS
 from stream_app.masking.masker import Masker
@@ -23,7 +24,6 @@ from stream_app.settings import WorkerSettings
 TOKENS_MAX = 1_000
 """In one go; each call leaves one line, and a line that stands for a whole table would say nothing."""
 
-REASON_CHARACTERS_MAX = 500
 
 WAYS_BACK = (MaskingMethod.AES_SIV, MaskingMethod.ROTATE)
 
@@ -45,11 +45,7 @@ def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ..
     the role stream_privacy_officer, and the masking keyset. What a terminal might obey in a value is shown as an escape;
     --json has each value exactly.
     """
-    reason = reason.strip()
-    if not 0 < len(reason) <= REASON_CHARACTERS_MAX:
-        raise click.UsageError(f"--reason: expected 1 to {REASON_CHARACTERS_MAX} characters that say why")
-    if not reason.isprintable():
-        raise click.UsageError("--reason: expected text of one line, without control characters")
+    reason = check_reason(reason)
     tokens = tokens or _from_standard_input()
     if not 0 < len(tokens) <= TOKENS_MAX:
         raise click.UsageError(f"expected 1 to {TOKENS_MAX} tokens")

@@ -279,6 +279,8 @@ PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
 PARAMETERS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("positions_of_partition", "monitor_positions"), PLACE),
     "add_reveal_audit": {"reason": "r", "field": "ip", "tokens": 1},
+    "add_operator_action": {"action": "a", "target": "t", "details": "{}", "reason": "r"},
+    "operator_actions": {"action": "a", "limit": 1},
     "count_dead_letters": {"reason": "r"},
     "newest_dead_letters": {"reason": "r", "limit": 1},
     "reset_position": {**PLACE, "next_offset": 0, "found_next_offset": 0},

@@ -35,3 +35,14 @@ SET next_offset = %(next_offset)s, epoch = epoch + 1, owner = 'positions reset b
 WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s AND partition = %(partition)s
   AND next_offset = %(found_next_offset)s
 RETURNING next_offset, epoch;
+
+-- name: add_operator_action
+-- In the transaction of what was done. Who and when are the server's word: the operator's role may not even name those columns.
+INSERT INTO :"schema".operator_actions (action, target, details, reason)
+VALUES (%(action)s, %(target)s, %(details)s::jsonb, %(reason)s);
+
+-- name: operator_actions
+-- The last ones on what begins so, newest first.
+SELECT acted_at, who, action, target, details::text, reason FROM :"schema".operator_actions
+WHERE starts_with(action, %(action)s)
+ORDER BY id DESC LIMIT %(limit)s;

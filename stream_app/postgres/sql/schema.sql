@@ -90,6 +90,26 @@ $$;
 CREATE TRIGGER reveal_audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :"schema".reveal_audit
     FOR EACH STATEMENT EXECUTE FUNCTION :"schema".reveal_audit_refuse_change();
 
+-- What operators have done, and why. Nobody but its owner can make it forget.
+CREATE TABLE :"schema".operator_actions (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    acted_at timestamptz NOT NULL DEFAULT now(),
+    who      text        NOT NULL DEFAULT session_user,
+    action   text        NOT NULL,
+    target   text        NOT NULL,
+    details  jsonb       NOT NULL DEFAULT '{}',
+    reason   text        NOT NULL CONSTRAINT operator_actions_reason_given CHECK (reason ~ '[^[:space:]]'),
+    CONSTRAINT operator_actions_printable CHECK (who || action || target || reason !~ '[\x01-\x1f\x7f-\x9f]')
+);
+
+COMMENT ON COLUMN :"schema".operator_actions.who IS 'the login user, as the server knows it';
+COMMENT ON COLUMN :"schema".operator_actions.action IS 'the command';
+COMMENT ON COLUMN :"schema".operator_actions.target IS 'what it was done to';
+COMMENT ON COLUMN :"schema".operator_actions.details IS 'from what to what, how many; no value of a record';
+
+CREATE TRIGGER operator_actions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON :"schema".operator_actions
+    FOR EACH STATEMENT EXECUTE FUNCTION :"schema".reveal_audit_refuse_change();
+
 -- What people read on a terminal holds nothing that a terminal obeys, whoever wrote it and however. Not valid for rows that are there:
 -- they stay as they are, and commands show such characters as escapes.
 ALTER TABLE :"schema".reveal_audit
@@ -121,6 +141,8 @@ GRANT SELECT ON :"schema".user_logins TO stream_analyst;
 
 -- Not the columns who and revealed_at: those are the server's word.
 GRANT SELECT, INSERT (reason, field, tokens) ON :"schema".reveal_audit TO stream_privacy_officer;
+GRANT SELECT, INSERT (action, target, details, reason) ON :"schema".operator_actions TO stream_operator;
+GRANT INSERT (consumer_group, topic, partition, next_offset, epoch, owner, topic_id) ON :"schema".stream_positions TO stream_operator;
 
 -- Positions and counts: no record's content, no reason for a reveal, nobody's name.
 GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON :"schema".stream_positions TO stream_monitor;
