@@ -231,6 +231,7 @@ class PartitionWriter:
                 claim, position = await self._store.claim(self.partition, log_start, topic_id)
                 log_start, log_end = await self._kafka.log_range(self.partition)  # after the claim: nobody moves the position now
                 check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
+                self._builder.replay_key = await self._store.replay_key()
                 claimed = self._claimed_writer(claim, position, await self._newest_sent_at_ms())
                 if position < log_start:
                     await self._pass_lost(claimed, log_start)
@@ -380,7 +381,7 @@ class PartitionWriter:
         """A batch, or a part of one, is in Postgres."""
         self.lag.moved_to(part.next_offset)
         self.problem = None
-        self._metrics.sent_to_written.observe_all(part.sent_at_ms, self._wall_clock())
+        self._metrics.sent_to_written.observe_all(part.first_sent_at_ms, self._wall_clock())
 
     # --- waiting
 

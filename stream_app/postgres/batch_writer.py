@@ -52,9 +52,14 @@ class BatchWriter:
         newest: int = row[0]
         return newest
 
+    async def replay_key(self) -> bytes | None:
+        """See :class:`stream_app.partition_ports.Store`."""
+        row = await self._pool.fetch_one(self._queries["read_replay_key"], {})
+        return None if row is None else bytes(row[0])
+
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         """See :class:`stream_app.partition_ports.Store`."""
-        letters = batch.dead_letters
+        letters, replays = batch.dead_letters, batch.replay_outcomes()
         row = await self._pool.fetch_one(
             self._queries["write_batch"],
             {
@@ -71,6 +76,12 @@ class BatchWriter:
                 "letter_reasons": [letter.reason for letter in letters],
                 "letter_fields": [letter.field for letter in letters],
                 "letter_sealed": [psycopg2.Binary(letter.sealed) for letter in letters],
+                "replay_offsets": [offset for offset, _, _ in replays],
+                "replay_message_ids": [mark.message_id for _, mark, _ in replays],
+                "replay_sent_at_ms": [mark.sent_at_ms for _, mark, _ in replays],
+                "replay_attempts": [mark.attempt for _, mark, _ in replays],
+                "replay_reasons": [None if letter is None else letter.reason for _, _, letter in replays],
+                "replay_fields": [None if letter is None else letter.field for _, _, letter in replays],
             },
         )
         if row is None:
@@ -78,7 +89,7 @@ class BatchWriter:
         return Written(
             moved=row[0] == 1,
             rows=row[1],
-            dead_letter_offsets=frozenset(row[2] or ()),
+            dead_letter_offsets=frozenset(row[2] or ()) | frozenset(row[4] or ()),
             differing_message_ids=frozenset(row[3] or ()),
         )
 

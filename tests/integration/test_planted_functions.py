@@ -272,7 +272,7 @@ class _Recorder:
 
     async def fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         self.sent.append((statement, parameters))
-        return (0, 1, None, None)
+        return (0, 1, None, None, None)
 
 
 PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
@@ -301,6 +301,7 @@ async def statements() -> list[tuple[str, Mapping[str, Any]]]:
     await writer.position(PARTITION)
     await writer.claim(PARTITION, 0, "id")
     await writer.newest_sent_at_ms()
+    await writer.replay_key()
     await writer.write(Claim(PARTITION, 1, None), MIXED_BATCH, 1)
     assert {statement for statement, _ in recorder.sent} == set(load_queries("worker.sql", "public").values())
     others = [
@@ -362,7 +363,7 @@ async def test_every_call_and_operator_of_ours_is_postgres_own(planted_database:
     with closing(psycopg2.connect(**given)) as connection:
         for statement, parameters in await statements():
             resolve(connection, statement, parameters, found)
-    assert found.planted == {"differing_logins"}, "ours, and named with its schema"
+    assert found.planted == {"differing_logins", "settle_replays", "purge_dead_letters"}, "ours, and named with its schema"
     assert {"unnest", "to_timestamp", "quote_ident", "count", "=", "||", "/"} <= found.own
 
 
