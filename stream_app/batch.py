@@ -231,7 +231,9 @@ class BatchBuilder:
 
     def begin(self, place: Partition, first_offset: int) -> Batch:
         """An empty batch, which :meth:`add` fills."""
-        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [], {}, {})
+        return Batch(
+            first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [], {}, {}
+        )
 
     def sent_at_ms(self, place: Partition, record: KafkaRecord) -> int:
         """Sent at of one record, or what stands in for it; of a replayed one since when it is in the topic again."""

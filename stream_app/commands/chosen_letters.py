@@ -14,7 +14,6 @@ from stream_app.reasons import Reason
 
 CHUNK_LETTERS = 200
 CHUNK_BYTES = 8 * 1_048_576
-REASON_CHARACTERS_MAX = 500
 MESSAGE_IDS_RECORDED_MAX = 100
 """Of those that were named one by one, in one line of operator_actions."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -143,13 +142,3 @@ def show_choice(letters: Sequence[ChosenLetter]) -> None:
     counts = Counter((letter.reason, letter.field) for letter in letters)
     show_table(("reason", "field", "dead_letters"), [(*what, count) for what, count in counts.most_common()])
     say()
-
-
-def checked_reason(reason: str) -> str:
-    """What a person gave as a reason. Raises UsageError."""
-    reason = reason.strip()
-    if not 0 < len(reason) <= REASON_CHARACTERS_MAX:
-        raise click.UsageError(f"--reason: expected 1 to {REASON_CHARACTERS_MAX} characters that say why")
-    if not reason.isprintable():
-        raise click.UsageError("--reason: expected text of one line, without control characters")
-    return reason

@@ -15,10 +15,9 @@ import msgspec
 
 from pipeline.errors import FatalError
 from pipeline.settings import load
-from stream_app.commands.audit_placeholder import record_action
+from stream_app.commands.audit import check_reason, record_action
 from stream_app.commands.chosen_letters import (
     ChosenLetter,
-    checked_reason,
     choice_of,
     choose,
     choosing,
@@ -95,10 +94,10 @@ def list_dead_letters(*, reason: str | None, limit: int) -> None:
 def show(*, message_id: Any, reason: str, raw: bool) -> None:
     """Open the dead letter with this message ID, for a reason.
 
-    What a terminal might obey is shown as an escape; --raw and --json have each byte. Needs the role stream_operator, and the private
-    keyset (DEAD_LETTER_PRIVATE_KEYSET_FILE).
+    What a terminal might obey is shown as an escape; --raw and --json have each byte. Needs the role stream_operator, and the
+    private keyset (DEAD_LETTER_PRIVATE_KEYSET_FILE).
     """
-    reason = checked_reason(reason)
+    reason = check_reason(reason)
     settings = load(OperatorSettings)
     opener = Opener.load(settings.dead_letter_private_keyset_file)
     queries = load_queries("commands.sql", settings.postgres_schema)
@@ -109,7 +108,8 @@ def show(*, message_id: Any, reason: str, raw: bool) -> None:
             raise FatalError(f"there is no dead letter with the message id {message_id}")
         if raw and len(letters) > 1:
             raise click.UsageError(f"{len(letters)} dead letters have this message id: without --raw all are shown")
-        record_action(cursor, "dead-letters show", str(message_id), {"dead_letters": len(letters)}, reason)
+        details = {"dead_letters": len(letters)}
+        record_action(cursor, queries, action="dead-letters show", target=str(message_id), details=details, reason=reason)
         sealed = sealed_of(cursor, queries, letters)
     # The connection is in autocommit: the line stands.
     shown = [(letter, _open(opener, letter, sealed[letter.key])) for letter in letters]
@@ -140,7 +140,7 @@ def discard(*, reason: str, yes: bool, **chosen: Any) -> None:
     Those with these message IDs, or that fit the options: some choice must be given. They stay in the table until they are purged.
     Needs the role stream_operator.
     """
-    reason = checked_reason(reason)
+    reason = check_reason(reason)
     if not any(value for value in chosen.values()):
         raise click.UsageError("expected message ids, or an option that says which")
     settings = load(PostgresSettings)
@@ -151,11 +151,15 @@ def discard(*, reason: str, yes: bool, **chosen: Any) -> None:
             if not wants_json():
                 show_choice(letters)
             _ask(f"Discard {len(letters)} dead letters?", yes=yes)
-            record_action(cursor, "dead-letters discard", "dead_letters", details_of(chosen, letters), reason)
+            details = details_of(chosen, letters)
+            connection.autocommit = False
+            record_action(cursor, queries, action="dead-letters discard", target="dead_letters", details=details, reason=reason)
         discarded = 0
         for chunk in in_chunks(letters):
             cursor.execute(queries["discard_dead_letters"], columns_of(chunk))
             discarded += len(cursor.fetchall())
+        if letters:
+            connection.commit()
     if wants_json():
         show_json({"discarded": discarded})
     else:
@@ -172,17 +176,17 @@ def discard(*, reason: str, yes: bool, **chosen: Any) -> None:
 def export(*, file: Path, reason: str, opened: bool, **chosen: Any) -> None:
     """Write dead letters to a new FILE, one JSON object a line, readable by you only.
 
-    All, or those with these message IDs, or that fit the options; closed ones too. Sealed they open with the private keyset only, and
-    stay in the table. Needs the role stream_operator.
+    All, or those with these message IDs, or that fit the options; closed ones too. Sealed they open with the private keyset only,
+    and stay in the table. Needs the role stream_operator.
     """
-    reason = checked_reason(reason)
+    reason = check_reason(reason)
     settings = load(OperatorSettings)
     opener = Opener.load(settings.dead_letter_private_keyset_file) if opened else None
     queries = load_queries("commands.sql", settings.postgres_schema)
     with connect(settings, role=OPERATOR, application_name=APPLICATION_NAME) as connection, connection.cursor() as cursor:
         letters = choose(cursor, queries, choice_of(chosen, topic=None, only_open=False))
         details = {**details_of(chosen, letters), "opened": opened}
-        record_action(cursor, "dead-letters export", file.name, details, reason)
+        record_action(cursor, queries, action="dead-letters export", target=file.name, details=details, reason=reason)
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
@@ -231,7 +235,8 @@ def purge(*, days: int, yes: bool) -> None:
     removed = 0
     with connect(settings, role=OPERATOR, application_name=APPLICATION_NAME) as connection, connection.cursor() as cursor:
         details = {"closed_before": older_than.isoformat()}
-        record_action(cursor, "dead-letters purge", "dead_letters", details, f"older than {days} days")
+        why = f"closed {days} days ago or longer"
+        record_action(cursor, queries, action="dead-letters purge", target="dead_letters", details=details, reason=why)
         while True:
             cursor.execute(queries["purge_dead_letters"], {"older_than": older_than, "most": PURGED_AT_A_TIME})
             row = cursor.fetchone()

@@ -35,7 +35,7 @@ def raw_value(original: Sealed) -> bytes:
 
 
 def lines_of(letter: ChosenLetter, original: Sealed) -> Iterator[str]:
-    """For a person. Bytes that are no UTF-8 are shown as ``\\xff``."""
+    r"""For a person. Bytes that are no UTF-8 are shown as ``\xff``."""
     for title in _TITLES:
         value = getattr(letter, title)
         if value is not None:

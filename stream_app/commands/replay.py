@@ -1,7 +1,7 @@
 """`faust -A stream_app dead-letters replay`: the original records, once more to the topic.
 
 Promise: a dead letter is closed only after Kafka has acknowledged its record, and whatever this command is killed at, the same
-command again ends it: what was sent twice is one row, since it has its message id and sent at. The steps, for some letters at a time:
+command again ends it: what was sent twice is one row, by its message id and sent at. The steps, for some letters at a time:
 
 1. Each letter's number of replays goes up in Postgres, committed. So a worker that reads the record knows which replay it is.
 2. The records are sent, each with a mark (:mod:`stream_app.replays`), in the order of the topic, and Kafka acknowledges them.
@@ -20,7 +20,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - psycopg2 names 
 from pipeline.contract import RECORD_BYTES_MAX
 from pipeline.errors import FatalError
 from pipeline.settings import load
-from stream_app.commands.audit_placeholder import record_action
+from stream_app.commands.audit import check_reason, record_action
 from stream_app.commands.chosen_letters import (
     ChosenLetter,
     choice_of,
@@ -66,15 +66,19 @@ class _Marked:
 @choosing
 @click.option("--dry-run", is_flag=True, help="Only say what would be sent. Needs no keyset and changes nothing.")
 @click.option("--force", is_flag=True, help=f"Also those that failed again {REPLAYS_FAILED_MAX} times.")
+@click.option(
+    "--reason", default="the cause is mended", show_default=True, help="Why; kept in operator_actions with your name and the time."
+)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @click.pass_context
-def replay(ctx: click.Context, /, *, dry_run: bool, force: bool, yes: bool, **chosen: Any) -> None:
+def replay(ctx: click.Context, /, *, dry_run: bool, force: bool, reason: str, yes: bool, **chosen: Any) -> None:
     """Send the original records of open dead letters to the topic once more, in its order.
 
     All of KAFKA_TOPIC that are open, or those with these message IDs, or that fit the options. Shows what it will do and asks. What
     fails again is open again, with its new reason; `dead-letters list` shows what became of each. Interrupted, or told that
     something was not sent: run it again. Needs the role stream_operator, and the private keyset.
     """
+    reason = check_reason(reason)
     settings = load(OperatorSettings)
     opener = None if dry_run else Opener.load(settings.dead_letter_private_keyset_file)
     queries = load_queries("commands.sql", settings.postgres_schema)
@@ -96,7 +100,7 @@ def replay(ctx: click.Context, /, *, dry_run: bool, force: bool, yes: bool, **ch
             click.confirm(f"Send {len(letters)} records to {settings.kafka_topic}?", abort=True)
         producer = ReplayProducer(settings)
         details = {**details_of(chosen, letters), "force": force}
-        record_action(cursor, "dead-letters replay", settings.kafka_topic, details, "to become rows")
+        record_action(cursor, queries, action="dead-letters replay", target=settings.kafka_topic, details=details, reason=reason)
         assert opener is not None  # noqa: S101 - only a dry run has none
         replayer = _Replayer(cursor, queries, settings.kafka_topic, opener, producer)
         for chunk in in_chunks(letters):

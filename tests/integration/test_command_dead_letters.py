@@ -39,10 +39,12 @@ def test_counts_first_then_the_newest_first(command: Command) -> None:
         ["not_json", "3"],
         ["invalid_ip", "2"],
         [],
-        ["failed_at", "reason", "field", "topic", "partition", "record_offset", "message_id", "sent_at", "resolution",
-         "replays", "replay_ended"],
-        ["2026-01-02T04:05:00Z", "invalid_ip", "ip", "logins", "0", "105", MESSAGE.format(5), "2026-01-02T03:00:00Z", "-", "0", "-"],
-        ["2026-01-02T04:04:00Z", "invalid_ip", "ip", "logins", "0", "104", MESSAGE.format(4), "2026-01-02T03:00:00Z", "-", "0", "-"],
+        ["failed_at", "reason", "field", "topic", "partition", "record_offset", "message_id", "sent_at",
+         "resolution", "replays", "replay_ended"],
+        ["2026-01-02T04:05:00Z", "invalid_ip", "ip", "logins", "0", "105", MESSAGE.format(5), "2026-01-02T03:00:00Z",
+         "-", "0", "-"],
+        ["2026-01-02T04:04:00Z", "invalid_ip", "ip", "logins", "0", "104", MESSAGE.format(4), "2026-01-02T03:00:00Z",
+         "-", "0", "-"],
     ]  # fmt: skip
     assert SEALED not in result.stdout
 

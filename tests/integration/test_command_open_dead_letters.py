@@ -10,8 +10,8 @@ from typing import Any
 import psycopg2
 import pytest
 from click.testing import Result
+from integration.replay_scene import log_in
 from login_records import record
-from replay_scene import log_in
 
 from dev_servers.postgres import Postgres
 from stream_app.commands.keys import create_keysets
@@ -186,7 +186,7 @@ def test_an_export_is_its_owners_and_sealed_unless_it_is_to_be_opened(command: C
     assert {path.stat().st_mode & 0o777 for path in (sealed, opened)} == {0o600}
     first, second = map(json.loads, sealed.read_text().splitlines())
     assert (first["message_id"], second["reason"], "value_base64" in first) == (MESSAGE.format(1), "record_too_large", False)
-    place = {"topic": "logins", "partition": 0, "offset": 1}
+    place: Any = {"topic": "logins", "partition": 0, "offset": 1}
     original: Any = Opener.load(Path(private)).open(base64.b64decode(first["sealed_base64"]), **place)
     assert original.value == BODY
     first, second = map(json.loads, opened.read_text().splitlines())

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg2
 import pytest
 from click.testing import Result
+from integration.replay_scene import KILLED_AT, SENT_AT_MS, ReplayScene, log_in
 from login_records import LOGIN, login
-from replay_scene import KILLED_AT, SENT_AT_MS, ReplayScene, log_in
 
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
@@ -194,7 +194,7 @@ def test_a_replayed_record_that_is_sent_again_by_others_changes_nothing(scene: R
 
 
 def test_a_mark_that_somebody_made_up_changes_nothing(refused: ReplayScene, command: Command) -> None:
-    """Somebody who has read another replayed record, and knows the ids, opens nothing, closes nothing, and makes nothing plausible."""
+    """Who has read another replayed record, and knows the ids, opens nothing, closes nothing, and makes nothing plausible."""
     command(*REPLAY, MESSAGE.format(0))
     (replayed,) = refused.records(3)
     refused.run_killed("before anything is sent", *REPLAY)  # so a replay of the others is under way
