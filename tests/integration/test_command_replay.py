@@ -184,6 +184,7 @@ def test_a_replayed_record_that_is_sent_again_by_others_changes_nothing(scene: R
     scene.work()
     command(*REPLAY)
     (replayed,) = scene.records(1)
+    scene.work()
     scene.produce(*[(replayed.value, list(replayed.headers))] * 3)
     scene.work()
     assert scene.letters() == [("not_json", None, 1, 1, "dead_letter")]
