@@ -28,6 +28,7 @@ from stream_app.positions import Partition
 from stream_app.reasons import Reason
 from stream_app.reductions import Reduction
 from stream_app.refusals import Refusal
+from stream_app.replays import ReplayMark
 from stream_app.sent_at import SentAtBounds
 
 __all__ = ["NULL_TEXT", "UNIT_SEPARATOR", "Batch", "BatchBuilder", "KafkaRecord"]
@@ -82,6 +83,8 @@ class Batch:
     """Offsets of the rows whose record had keys that no field declares, ascending."""
     reduced_offsets: dict[tuple[str, Reduction], list[int]]
     """By field's name and what was left off its value: the offsets of such rows, ascending; no list is empty."""
+    replays: dict[int, ReplayMark]
+    """The marks of replayed records by offset, ascending: whatever became of them, their dead letters are told."""
 
     @property
     def records(self) -> int:
@@ -95,8 +98,24 @@ class Batch:
 
     @property
     def oldest_sent_at_ms(self) -> int | None:
-        """The earliest sent at of rows and dead letters; None when there are none."""
-        return min(chain(self.sent_at_ms, (letter.sent_at_ms for letter in self.dead_letters)), default=None)
+        """The earliest sent at of rows and dead letters; None when there are none. Replays don't count, see below."""
+        letters = (letter.sent_at_ms for letter in self.dead_letters if letter.offset not in self.replays)
+        return min(chain(self.first_sent_at_ms, letters), default=None)
+
+    @property
+    def first_sent_at_ms(self) -> "array[int]":
+        """Sent at of the rows that are no replays: how late those are says nothing of the stream."""
+        if not self.replays:
+            return self.sent_at_ms
+        pairs = zip(self.row_offsets, self.sent_at_ms, strict=True)
+        return array("q", (sent_at_ms for offset, sent_at_ms in pairs if offset not in self.replays))
+
+    def replay_outcomes(self) -> list[tuple[int, ReplayMark, DeadLetter | None]]:
+        """Of each replayed record its offset, its mark, and the dead letter if it is one again."""
+        if not self.replays:
+            return []
+        letters = {letter.offset: letter for letter in self.dead_letters}
+        return [(offset, mark, letters.get(offset)) for offset, mark in self.replays.items()]
 
     @property
     def columns(self) -> dict[str, list[str]]:
@@ -193,6 +212,7 @@ class Batch:
             self.dead_letters[within([letter.offset for letter in self.dead_letters])],
             self.extra_key_offsets[within(self.extra_key_offsets)],
             {what: part for what, offsets in self.reduced_offsets.items() if (part := offsets[within(offsets)])},
+            {offset: mark for offset, mark in self.replays.items() if first_offset <= offset < next_offset},
         )
 
     @property
@@ -223,19 +243,24 @@ class BatchBuilder:
         self._sent_at_bounds = sent_at_bounds
         self._fields = tuple((field, cleaner_of(field, app_version_encoding)) for field in FIELDS)
         self._columns = (*(field.column for field in FIELDS), COLUMN_SENT_AT, COLUMN_MESSAGE_ID)
+        self.replay_key: bytes | None = None
+        """What marks of replayed records verify with; asked of Postgres at each claim."""
 
     def begin(self, place: Partition, first_offset: int) -> Batch:
         """An empty batch, which :meth:`add` fills."""
-        return Batch(first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [], {})
+        return Batch(
+            first_offset, first_offset, place, [], [], {name: [] for name in self._columns}, set(), array("q"), [], [], {}, {}
+        )
 
     def sent_at_ms(self, place: Partition, record: KafkaRecord) -> int:
-        """Sent at of one record, or what stands in for it."""
-        return int(read_headers(place, [record], self._sent_at_bounds).sent_at_ms[0])
+        """Sent at of one record, or what stands in for it; of a replayed one since when it is in the topic again."""
+        headers = read_headers(place, [record], self._sent_at_bounds, self.replay_key)
+        return record.timestamp if headers.replays else int(headers.sent_at_ms[0])
 
     def add(self, batch: Batch, records: Sequence[KafkaRecord]) -> None:
         """Put the records that follow into the batch. Never raises for what they hold."""
         began = perf_counter()
-        headers = read_headers(batch.place, records, self._sent_at_bounds)
+        headers = read_headers(batch.place, records, self._sent_at_bounds, self.replay_key)
         decoded = decode_batch([record.value for record in records])
         problems = headers.problems | decoded.problems  # what is wrong with the body counts first
         rows: Sequence[int] = _without(range(len(records)), decoded.problems)
@@ -267,8 +292,9 @@ class BatchBuilder:
             batch.sent_at_ms.extend(map(int, sent_at_ms))
             batch.texts[COLUMN_MESSAGE_ID].append(UNIT_SEPARATOR.join(message_ids))
             batch.message_hashes.update(map(hash, message_ids))
+        batch.replays.update((records[index].offset, mark) for index, mark in headers.replays.items())
         batch.dead_letters.extend(
-            self._dead_letter(batch.place, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
+            self._dead_letter(batch, records[index], headers.message_ids[index], headers.sent_at_ms[index], problems[index])
             for index in sorted(problems)
         )
         batch.extra_key_offsets.extend(records[index].offset for index in sorted(decoded.extra_keys - problems.keys()))
@@ -282,7 +308,7 @@ class BatchBuilder:
         (message_id,), (sent_at_ms,) = columns[COLUMN_MESSAGE_ID], columns[COLUMN_SENT_AT]
         column = refusal.column
         problem = PoisonError(Reason.ROW_REFUSED, None if column is None else _REFUSED_FIELDS.get(column, column))
-        letter = self._dead_letter(batch.place, batch.original(offset), message_id, sent_at_ms, problem)
+        letter = self._dead_letter(batch, batch.original(offset), message_id, sent_at_ms, problem)
         letter = replace(letter, refusal=refusal)
         return replace(
             batch,
@@ -311,13 +337,19 @@ class BatchBuilder:
         masked = iter(self._masker.mask(field.name, [value for value in cast("list[bytes]", column.values) if value]))
         return [next(masked) if value else NULL_TEXT for value in column.values]
 
-    def _dead_letter(
-        self, place: Partition, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError
-    ) -> DeadLetter:
+    def _dead_letter(self, batch: Batch, record: KafkaRecord, message_id: str, sent_at_ms: str, problem: PoisonError) -> DeadLetter:
+        mark = batch.replays.get(record.offset)
+        if mark is not None:  # it stays the dead letter that it was, also where other rules would give it another sent at
+            message_id, sent_at_ms = mark.message_id, str(mark.sent_at_ms)
         if isinstance(record, LargeRecord):  # it has no body that could have been looked at
             problem = PoisonError(Reason.RECORD_TOO_LARGE)
         return DeadLetter(
-            record.offset, message_id, int(sent_at_ms), Reason(problem.reason), problem.field, self._sealer.seal(place, record)
+            record.offset,
+            message_id,
+            int(sent_at_ms),
+            Reason(problem.reason),
+            problem.field,
+            self._sealer.seal(batch.place, record),
         )
 
 

@@ -26,6 +26,8 @@ class Claimed:
     position: int
     newest_ms: int
     """Sent at of the newest row of all."""
+    replay_key: bytes | None
+    """What marks of replayed records verify with."""
     log_start: int
     log_end: int
 
@@ -54,7 +56,7 @@ class Claiming:
         claim, position = await self._store.claim(self._partition, log_start, topic_id)
         log_start, log_end = await self._kafka.log_range(self._partition)  # after the claim: nobody moves the position now
         check_position(claim, position, topic_id=topic_id, log_start=log_start, log_end=log_end)
-        return Claimed(claim, position, await self._newest_sent_at_ms(), log_start, log_end)
+        return Claimed(claim, position, await self._newest_sent_at_ms(), await self._store.replay_key(), log_start, log_end)
 
     async def _newest_sent_at_ms(self) -> int:
         """Of all rows. One from the future costs each row a look-up until its time has come: it is said."""

@@ -62,6 +62,11 @@ class DeadLetter:
     refusal: Refusal | None = None
     """Of a row that Postgres refused."""
 
+    @property
+    def refusal_text(self) -> str | None:
+        """As it is stored: names of the schema and a SQLSTATE."""
+        return None if self.refusal is None else str(self.refusal)
+
 
 class OriginalRecord(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """A record byte for byte, as it is sealed (msgpack; the tag comes first); enough to send it again."""

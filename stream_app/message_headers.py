@@ -2,6 +2,9 @@
 
 A record that another producer wrote without the headers is accepted: its message id is the UUIDv5 of its place in Kafka, its sent
 at the Kafka timestamp. If a header comes more than once, the first counts: the bridge's own comes before what was added on the way.
+
+A replayed record (:mod:`stream_app.replays`) is judged as when it first came: by the original's Kafka timestamp, and what stands in
+for a missing header is what stood in for it then.
 """
 
 import re
@@ -13,8 +16,10 @@ from uuid import UUID, uuid5
 from pipeline.contract import HEADER_MESSAGE_ID, HEADER_SENT_AT
 from pipeline.errors import PoisonError
 from stream_app.dead_letters import KafkaRecord
+from stream_app.large_records import LargeRecord
 from stream_app.positions import Partition
 from stream_app.reasons import Reason
+from stream_app.replays import HEADER_REPLAY, ReplayMark, read_mark
 from stream_app.sent_at import SENT_AT_MS_MAX, SentAtBounds, parse_sent_at_ms
 
 FALLBACK_NAMESPACE = UUID("8d7a2f57-6f0c-5d0e-9c55-0c0f1b8e64b1")
@@ -39,11 +44,18 @@ class MessageHeaders:
     """Milliseconds since the epoch, decimal text."""
     problems: dict[int, PoisonError] = field(default_factory=dict)
     """By index in the batch; the field is the header's name."""
+    replays: dict[int, ReplayMark] = field(default_factory=dict)
+    """The marks of replayed records, by index in the batch."""
 
 
-def read_headers(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders:
-    """Message id and sent at of each record of a partition. Never raises for what a record holds."""
-    return _read_as_bridge_writes(records, bounds) or _read_each(place, records, bounds)
+def read_headers(
+    place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds, replay_key: bytes | None = None
+) -> MessageHeaders:
+    """Message id and sent at of each record of a partition. Never raises for what a record holds.
+
+    ``replay_key``: what marks of replayed records verify with; without it there are none.
+    """
+    return _read_as_bridge_writes(records, bounds) or _read_each(place, records, bounds, replay_key)
 
 
 def _read_as_bridge_writes(records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders | None:
@@ -78,27 +90,41 @@ def _read_as_bridge_writes(records: Sequence[KafkaRecord], bounds: SentAtBounds)
     return MessageHeaders(joined.decode().lower().split(","), joined_times.decode().split(","))
 
 
-def _read_each(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds) -> MessageHeaders:
+def _read_each(place: Partition, records: Sequence[KafkaRecord], bounds: SentAtBounds, replay_key: bytes | None) -> MessageHeaders:
     headers = MessageHeaders([], [])
     for index, record in enumerate(records):
         values = _first_values(record)
+        mark = _replay_mark(place, record, values, replay_key)
+        if mark is not None:
+            headers.replays[index] = mark
+        timestamp = record.timestamp if mark is None else mark.timestamp
         try:
             message_id = _message_id(values)
         except PoisonError as problem:
             headers.problems[index] = problem.as_found()
             message_id = None
         try:
-            sent_at = _sent_at_ms(values, record.timestamp, bounds)
+            sent_at = _sent_at_ms(values, timestamp, bounds)
         except PoisonError as problem:
             headers.problems.setdefault(index, problem.as_found())
-            sent_at = _fallback_sent_at_ms(record)
-        headers.message_ids.append(message_id or fallback_message_id(place, record.offset))
+            sent_at = _fallback_sent_at_ms(timestamp)
+        if message_id is None:
+            message_id = fallback_message_id(place, record.offset) if mark is None else mark.message_id
+        headers.message_ids.append(message_id)
         headers.sent_at_ms.append(str(sent_at))
     return headers
 
 
-def _fallback_sent_at_ms(record: KafkaRecord) -> int:
-    return min(max(record.timestamp, 0), SENT_AT_MS_MAX)
+def _replay_mark(
+    place: Partition, record: KafkaRecord, values: dict[str, bytes | None], replay_key: bytes | None
+) -> ReplayMark | None:
+    if replay_key is None or HEADER_REPLAY not in values or isinstance(record, LargeRecord):  # of which not all is held
+        return None
+    return read_mark(replay_key, place.topic, record)
+
+
+def _fallback_sent_at_ms(timestamp: int) -> int:
+    return min(max(timestamp, 0), SENT_AT_MS_MAX)
 
 
 def _first_values(record: KafkaRecord) -> dict[str, bytes | None]:

@@ -48,6 +48,9 @@ class Store(Protocol):
     async def newest_sent_at_ms(self) -> int:
         """The latest sent at of all rows, in milliseconds since the epoch; 0 without rows."""
 
+    async def replay_key(self) -> bytes | None:
+        """What marks of replayed records verify with; None: none does."""
+
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         """Write a batch under a claim; ``moved`` False: refused by the fence, nothing was written.
 

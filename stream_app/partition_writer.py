@@ -244,6 +244,7 @@ class PartitionWriter:
                 if self._closing.is_set():
                     return None
                 found = await self._claiming.claim()
+                self._builder.replay_key = found.replay_key
                 claimed = self._claimed_writer(found)
                 if found.position < found.log_start:
                     await self._pass_lost(claimed, found.log_start)
@@ -377,7 +378,7 @@ class PartitionWriter:
         """A batch, or a part of one, is in Postgres."""
         self.lag.moved_to(part.next_offset)
         self.problem = self.refused = None
-        self._metrics.sent_to_written.observe_all(part.sent_at_ms, self._wall_clock())
+        self._metrics.sent_to_written.observe_all(part.first_sent_at_ms, self._wall_clock())
 
     # --- waiting
 

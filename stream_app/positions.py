@@ -41,6 +41,6 @@ class Written:
     moved: bool
     rows: int
     dead_letter_offsets: frozenset[int]
-    """Of those that were not there before."""
+    """Of those that were not there before, or were closed by a replay and are open again."""
     differing_message_ids: frozenset[str] = frozenset()
     """Of rows that were there, with other content than came now."""

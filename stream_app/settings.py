@@ -50,6 +50,16 @@ class SentAtSettings(Settings):
         return SentAtBounds.of_seconds(self.sent_at_age_seconds_max, self.sent_at_ahead_seconds_max)
 
 
+class OperatorSettings(KafkaSettings, PostgresSettings):
+    """What `faust -A stream_app dead-letters` reads from the environment."""
+
+    dead_letter_private_keyset_file: Path | None = Field(
+        None,
+        description="The private keyset that opens dead letters, made by `faust -A stream_app keys create`. In the operator's hands"
+        " alone: no worker reads it.",
+    )
+
+
 class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSettings, LogSettings):
     """What `faust -A stream_app` reads from the environment."""
 

@@ -37,6 +37,9 @@ class MemoryStore:
     contents: dict[Message, tuple[str, ...]] = field(default_factory=dict)
     """What each row holds."""
     dead_letters: dict[Message, int] = field(default_factory=dict)
+    settled: list[tuple[int, int, str | None]] = field(default_factory=list)
+    """Of replayed records: offset, attempt, and the reason if it is a dead letter again."""
+    key_of_replays: bytes | None = None
     positions: dict[Partition, Position] = field(default_factory=dict)
     topic_ids: dict[Partition, str | None] = field(default_factory=dict)
     refused_message_ids: set[str] = field(default_factory=set)
@@ -74,6 +77,10 @@ class MemoryStore:
         with _Statement(await self._next_fault()):
             return max((int(sent_at_ms) for sent_at_ms, _ in self.rows), default=0)
 
+    async def replay_key(self) -> bytes | None:
+        with _Statement(await self._next_fault()):
+            return self.key_of_replays
+
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         self.writes += 1
         with _Statement(await self._next_fault()):
@@ -94,6 +101,10 @@ class MemoryStore:
                 self.contents.setdefault(message, firsts[message])
             for letter in letters:
                 self.dead_letters.setdefault(_message(letter), letter.offset)
+            self.settled += [
+                (offset, mark.attempt, None if letter is None else letter.reason.value)
+                for offset, mark, letter in batch.replay_outcomes()
+            ]
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
             offsets = frozenset(letter.offset for letter in new_letters)
             return Written(

@@ -20,9 +20,8 @@ from bridges.settings import BridgeSettings
 from pipeline.setting_words import takes
 from pipeline.settings import Settings
 from pipeline.spelling import OWN_PREFIXES
-from stream_app.masking.keysets import SETTING_DEAD_LETTER_PRIVATE
 from stream_app.monitor.settings import MonitorSettings
-from stream_app.settings import WorkerSettings
+from stream_app.settings import OperatorSettings, WorkerSettings
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
@@ -32,10 +31,8 @@ PROCESSES: Final[Mapping[str, type[Settings]]] = {
     "bridge": BridgeSettings,
     "worker": WorkerSettings,
     "monitor": MonitorSettings,
+    "operator's commands": OperatorSettings,
 }
-
-OF_NO_PROCESS: Final = (SETTING_DEAD_LETTER_PRIVATE,)
-"""`keys create` names it, so it stands in people's files; no process reads it yet."""
 
 NAMES_INTRODUCTION: Final = '''\
 """The settings of all processes, made from the code by `make reference`.
@@ -111,7 +108,7 @@ def page() -> str:
 
 def names_module() -> str:
     """The whole module of names."""
-    names = sorted(variables(*PROCESSES.values()).union(OF_NO_PROCESS))
+    names = sorted(variables(*PROCESSES.values()))
     return "".join([NAMES_INTRODUCTION, *(f'        "{name}",\n' for name in names), "    }\n)\n"])
 
 

@@ -83,6 +83,11 @@ class BatchWriter:
         newest: int = row[0]
         return newest
 
+    async def replay_key(self) -> bytes | None:
+        """See :class:`stream_app.partition_ports.Store`."""
+        row = await self._pool.fetch_one(self._queries["read_replay_key"], {})
+        return None if row is None else bytes(row[0])
+
     async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
         """See :class:`stream_app.partition_ports.Store`."""
         row = await self._fetch_one("write_batch", self._written(claim, batch, newest_ms))
@@ -91,7 +96,7 @@ class BatchWriter:
         return Written(
             moved=row[0] == 1,
             rows=row[1],
-            dead_letter_offsets=frozenset(row[2] or ()),
+            dead_letter_offsets=frozenset(row[2] or ()) | frozenset(row[4] or ()),
             differing_message_ids=frozenset(row[3] or ()),
         )
 
@@ -102,6 +107,7 @@ class BatchWriter:
             "read_position": self._place(place),
             "claim_partition": self._claimed(place, 0, None),
             "newest_sent_at": {},
+            "read_replay_key": {},
             "write_batch": self._written(Claim(place, 0), empty, None),
         }
         return {name: (self._queries[name], given) for name, given in parameters.items()}
@@ -110,7 +116,7 @@ class BatchWriter:
         return {**self._place(partition), "start": start, "owner": self._owner, "topic_id": topic_id}
 
     def _written(self, claim: Claim, batch: Batch, newest_ms: int | None) -> dict[str, Any]:
-        letters = batch.dead_letters
+        letters, replays = batch.dead_letters, batch.replay_outcomes()
         return {
             **self._place(claim.partition),
             **{name: _literal(text) for name, text in batch.parameters().items()},
@@ -124,8 +130,17 @@ class BatchWriter:
             "letter_sent_at_ms": [letter.sent_at_ms for letter in letters],
             "letter_reasons": [letter.reason for letter in letters],
             "letter_fields": [letter.field for letter in letters],
-            "letter_refusals": [None if letter.refusal is None else str(letter.refusal) for letter in letters],
+            "letter_refusals": [letter.refusal_text for letter in letters],
             "letter_sealed": [psycopg2.Binary(letter.sealed) for letter in letters],
+            "replay_offsets": [offset for offset, _, _ in replays],
+            "replay_message_ids": [mark.message_id for _, mark, _ in replays],
+            "replay_sent_at_ms": [mark.sent_at_ms for _, mark, _ in replays],
+            "replay_attempts": [mark.attempt for _, mark, _ in replays],
+            "replay_reasons": [None if letter is None else letter.reason for _, _, letter in replays],
+            "replay_fields": [None if letter is None else letter.field for _, _, letter in replays],
+            "replay_refusals": [
+                None if letter is None or letter.refusal is None else str(letter.refusal) for _, _, letter in replays
+            ],
         }
 
     async def _fetch_one(self, query: str, parameters: dict[str, Any]) -> tuple[Any, ...] | None:

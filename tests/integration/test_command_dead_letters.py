@@ -39,10 +39,13 @@ def test_counts_first_then_the_newest_first(command: Command) -> None:
         ["not_json", "3"],
         ["invalid_ip", "2"],
         [],
-        ["failed_at", "reason", "field", "topic", "partition", "record_offset", "message_id", "sent_at", "resolution", "refusal"],
-        ["2026-01-02T04:05:00Z", "invalid_ip", "ip", "logins", "0", "105", MESSAGE.format(5), "2026-01-02T03:00:00Z", "-", "-"],
-        ["2026-01-02T04:04:00Z", "invalid_ip", "ip", "logins", "0", "104", MESSAGE.format(4), "2026-01-02T03:00:00Z", "-", "-"],
-    ]
+        ["failed_at", "reason", "field", "topic", "partition", "record_offset", "message_id", "sent_at",
+         "resolution", "refusal", "replays", "replay_ended"],
+        ["2026-01-02T04:05:00Z", "invalid_ip", "ip", "logins", "0", "105", MESSAGE.format(5), "2026-01-02T03:00:00Z",
+         "-", "-", "0", "-"],
+        ["2026-01-02T04:04:00Z", "invalid_ip", "ip", "logins", "0", "104", MESSAGE.format(4), "2026-01-02T03:00:00Z",
+         "-", "-", "0", "-"],
+    ]  # fmt: skip
     assert SEALED not in result.stdout
 
 
@@ -63,6 +66,8 @@ def test_one_reason(command: Command) -> None:
         "sent_at": "2026-01-02T03:00:00Z",
         "resolution": None,
         "refusal": None,
+        "replays": 0,
+        "replay_ended": None,
     }
     assert SEALED not in result.stdout
 

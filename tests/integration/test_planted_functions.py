@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 import psycopg2
 import pytest
@@ -272,10 +273,11 @@ class _Recorder:
 
     async def fetch_one(self, statement: str, parameters: Mapping[str, Any]) -> tuple[Any, ...]:
         self.sent.append((statement, parameters))
-        return (0, 1, None, None)
+        return (0, 1, None, None, None)
 
 
 PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
+CHOSEN = {"sent_at": ["2026-01-01"], "message_ids": [str(UUID(int=1))], "replays": [1]}
 PARAMETERS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("positions_of_partition", "monitor_positions"), PLACE),
     "add_reveal_audit": {"reason": "r", "field": "ip", "tokens": 1},
@@ -283,6 +285,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     "operator_actions": {"action": "a", "limit": 1},
     "count_dead_letters": {"reason": "r"},
     "newest_dead_letters": {"reason": "r", "limit": 1},
+    "choose_dead_letters": {
+        **dict.fromkeys(("topic", "message_ids", "reason", "field", "since", "until", "limit")),
+        "only_open": True,
+    },
+    **dict.fromkeys(("sealed_dead_letters", "begin_replays", "end_replays", "discard_dead_letters"), CHOSEN),
+    "purge_dead_letters": {"older_than": "2026-01-01", "most": 1},
     "reset_position": {**PLACE, "next_offset": 0, "found_next_offset": 0, "details": "{}", "reason": "r"},
     "adopt_positions": {**PLACE, "other_group": "h", "reason": "r"},
     "write_record": {"name": "n"},
@@ -303,6 +311,7 @@ async def statements() -> list[tuple[str, Mapping[str, Any]]]:
     await writer.other_groups("t")
     await writer.claim(PARTITION, 0, "id")
     await writer.newest_sent_at_ms()
+    await writer.replay_key()
     await writer.write(Claim(PARTITION, 1, None), MIXED_BATCH, 1)
     assert {statement for statement, _ in recorder.sent} == set(load_queries("worker.sql", "public").values())
     others = [
@@ -364,7 +373,9 @@ async def test_every_call_and_operator_of_ours_is_postgres_own(planted_database:
     with closing(psycopg2.connect(**given)) as connection:
         for statement, parameters in await statements():
             resolve(connection, statement, parameters, found)
-    assert found.planted == {"differing_logins", "keys_in_use"}, "ours, and named with its schema"
+    assert found.planted == {"differing_logins", "keys_in_use", "settle_replays", "purge_dead_letters"}, (
+        "ours, and named with its schema"
+    )
     assert {"unnest", "to_timestamp", "quote_ident", "count", "=", "||", "/"} <= found.own
 
 
@@ -381,7 +392,9 @@ async def test_what_is_planted_would_be_found_in_another_path(planted_database: 
             cursor.execute(statement)
         cursor.execute(  # planted aggregates return text, and ours would not be found for that
             "CREATE FUNCTION public.differing_logins(text, text, text, text, text, text, text, text) RETURNS uuid[]"
-            " LANGUAGE sql RETURN NULL::pg_catalog.uuid[]"
+            " LANGUAGE sql RETURN NULL::pg_catalog.uuid[];"
+            "CREATE FUNCTION public.settle_replays(text, text, text, text, text, text, text) RETURNS bigint[]"
+            " LANGUAGE sql RETURN NULL::pg_catalog.int8[]"
         )
     found = Found()
     with closing(psycopg2.connect(planted_database, options=f"-c search_path={path}")) as connection:

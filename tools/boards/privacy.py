@@ -37,7 +37,7 @@ def board() -> Dashboard:
                 Query("sum(max by (reason) (monitor_open_dead_letters))"),
                 unit=COUNT,
                 width=4,
-                description="Those without a resolution, however old: work for the operator.",
+                description="Those without a resolution, however old: work for the operator, `dead-letters replay` or `discard`.",
             )
         )
         .with_panel(

@@ -10,10 +10,66 @@ GROUP BY reason ORDER BY count(*) DESC, reason;
 
 -- name: newest_dead_letters
 -- The last ones, newest first; read from the end of the index dead_letters_failed_at. Never the sealed record.
-SELECT failed_at, reason, field, topic, partition, record_offset, message_id, sent_at, resolution, refusal
+SELECT failed_at, reason, field, topic, partition, record_offset, message_id, sent_at, resolution, refusal, replays, replay_ended
 FROM :"schema".dead_letters
 WHERE %(reason)s::text IS NULL OR reason = %(reason)s
 ORDER BY failed_at DESC, message_id DESC LIMIT %(limit)s;
+
+-- name: choose_dead_letters
+-- Those that fit, in the order of the topic, without what is sealed: that is read a few at a time.
+SELECT sent_at, message_id::text, topic, partition, record_offset, reason, field, failed_at, resolution, resolved_at, replays,
+       replays_failed, replay_ended, octet_length(sealed)
+FROM :"schema".dead_letters
+WHERE (%(topic)s::text IS NULL OR topic = %(topic)s)
+  AND (%(message_ids)s::uuid[] IS NULL OR message_id = ANY(%(message_ids)s::uuid[]))
+  AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+  AND (%(field)s::text IS NULL OR field = %(field)s)
+  AND (%(since)s::timestamptz IS NULL OR failed_at >= %(since)s)
+  AND (%(until)s::timestamptz IS NULL OR failed_at < %(until)s)
+  AND (resolution IS NULL OR NOT %(only_open)s)
+ORDER BY topic, partition, record_offset, sent_at, message_id
+LIMIT %(limit)s;
+
+-- name: sealed_dead_letters
+-- What is sealed of these, in any order.
+SELECT letter.sent_at, letter.message_id::text, letter.sealed
+FROM unnest(%(sent_at)s::timestamptz[], %(message_ids)s::uuid[]) AS chosen (sent_at, message_id)
+JOIN :"schema".dead_letters AS letter ON letter.sent_at = chosen.sent_at AND letter.message_id = chosen.message_id;
+
+-- name: begin_replays
+-- Before anything is sent: from here on a worker knows the record for the last replay of its dead letter. One that was closed, or that
+-- somebody else has begun to replay since it was chosen, is left out.
+UPDATE :"schema".dead_letters AS letter
+SET replays = letter.replays + 1, replay_ended = NULL
+FROM unnest(%(sent_at)s::timestamptz[], %(message_ids)s::uuid[], %(replays)s::integer[]) AS chosen (sent_at, message_id, replays)
+WHERE letter.sent_at = chosen.sent_at AND letter.message_id = chosen.message_id
+  AND letter.resolution IS NULL AND letter.replays = chosen.replays
+RETURNING letter.sent_at, letter.message_id::text, letter.replays;
+
+-- name: end_replays
+-- After Kafka has acknowledged them. A worker may have been quicker: what it found out stays.
+UPDATE :"schema".dead_letters AS letter
+SET resolution = 'replayed', resolved_at = now()
+FROM unnest(%(sent_at)s::timestamptz[], %(message_ids)s::uuid[], %(replays)s::integer[]) AS sent (sent_at, message_id, replays)
+WHERE letter.sent_at = sent.sent_at AND letter.message_id = sent.message_id
+  AND letter.replays = sent.replays AND letter.resolution IS NULL AND letter.replay_ended IS NULL;
+
+-- name: discard_dead_letters
+-- Those that are still open and that nobody has begun to replay since they were chosen.
+UPDATE :"schema".dead_letters AS letter
+SET resolution = 'discarded', resolved_at = now()
+FROM unnest(%(sent_at)s::timestamptz[], %(message_ids)s::uuid[], %(replays)s::integer[]) AS chosen (sent_at, message_id, replays)
+WHERE letter.sent_at = chosen.sent_at AND letter.message_id = chosen.message_id
+  AND letter.resolution IS NULL AND letter.replays = chosen.replays
+RETURNING letter.sent_at, letter.message_id::text;
+
+-- name: replay_key
+-- What marks of replayed records are signed with.
+SELECT key FROM :"schema".replay_key;
+
+-- name: purge_dead_letters
+-- Some of those that were closed before then; how many.
+SELECT :"schema".purge_dead_letters(%(older_than)s, %(most)s);
 
 -- name: all_positions
 -- Where every partition of every consumer group stands.

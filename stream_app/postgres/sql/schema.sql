@@ -56,6 +56,10 @@ CREATE TABLE :"schema".dead_letters (
     sealed         bytea       NOT NULL,
     failed_at      timestamptz NOT NULL DEFAULT now(),
     resolution     text,
+    resolved_at    timestamptz,
+    replays        integer     NOT NULL DEFAULT 0,
+    replays_failed integer     NOT NULL DEFAULT 0,
+    replay_ended   text,
     refusal        text,
     PRIMARY KEY (sent_at, message_id)
 );
@@ -66,10 +70,23 @@ ALTER TABLE :"schema".dead_letters ALTER COLUMN sealed SET STORAGE EXTERNAL;
 COMMENT ON COLUMN :"schema".dead_letters.record_offset
     IS 'the offset of its first delivery; a message that comes again adds no dead letter';
 COMMENT ON COLUMN :"schema".dead_letters.resolution IS 'what became of it; null while it is open';
+COMMENT ON COLUMN :"schema".dead_letters.resolved_at IS 'when it was closed; null while it is open';
+COMMENT ON COLUMN :"schema".dead_letters.replays IS 'how often a replay was begun';
+COMMENT ON COLUMN :"schema".dead_letters.replays_failed IS 'how often a replayed record became a dead letter again';
+COMMENT ON COLUMN :"schema".dead_letters.replay_ended
+    IS 'what the last replay became: row, dead_letter; null while nothing is known of it';
 COMMENT ON COLUMN :"schema".dead_letters.refusal
     IS 'of a row that Postgres refused: SQLSTATE, table, column, constraint, trigger, as far as Postgres named them';
 
 CREATE INDEX dead_letters_failed_at ON :"schema".dead_letters (failed_at, message_id);
+
+-- Of the marks of replayed records: the command signs with it, workers verify.
+CREATE TABLE :"schema".replay_key (
+    only_one boolean PRIMARY KEY DEFAULT true CONSTRAINT replay_key_only_one CHECK (only_one),
+    key      bytea   NOT NULL
+);
+
+INSERT INTO :"schema".replay_key (key) SELECT sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8'));
 
 -- Who opened how many masked values of which field, and why. Never a value. Nobody but its owner can make it forget.
 CREATE TABLE :"schema".reveal_audit (
@@ -139,7 +156,8 @@ GRANT INSERT, SELECT (sent_at, message_id) ON :"schema".user_logins TO stream_wr
 GRANT INSERT, SELECT (sent_at, message_id, record_offset) ON :"schema".dead_letters TO stream_writer;
 GRANT SELECT, INSERT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON :"schema".stream_positions TO stream_writer;
 
-GRANT SELECT, UPDATE (resolution) ON :"schema".dead_letters TO stream_operator;
+GRANT SELECT, UPDATE (resolution, resolved_at, replays, replay_ended) ON :"schema".dead_letters TO stream_operator;
+GRANT SELECT (key) ON :"schema".replay_key TO stream_writer, stream_operator;
 GRANT SELECT, UPDATE (next_offset, epoch, owner, updated_at, topic_id) ON :"schema".stream_positions TO stream_operator;
 
 GRANT SELECT ON :"schema".user_logins TO stream_analyst;
@@ -228,6 +246,72 @@ $$;
 
 REVOKE EXECUTE ON FUNCTION :"schema".keys_in_use FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION :"schema".keys_in_use TO stream_writer;
+
+-- Functions with the owner's rights: a worker may change a dead letter in this one way, an operator remove those that are closed.
+-- Their text is made here since psql puts its variables into no body of a function.
+DO $$
+BEGIN
+    EXECUTE format($create$
+        CREATE FUNCTION %1$I.settle_replays(
+            record_offsets bigint[], message_ids uuid[], sent_at_ms bigint[], attempts integer[], reasons text[], fields text[],
+            refusals text[]
+        ) RETURNS bigint[]
+        LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+        #variable_conflict use_column
+        DECLARE
+            open_again bigint[];
+        BEGIN
+            -- Without a reason: there is a row. Also of an earlier replay: the message has its row.
+            UPDATE %1$I.dead_letters AS letter
+            SET replay_ended = 'row', resolution = coalesce(letter.resolution, 'replayed'),
+                resolved_at = coalesce(letter.resolved_at, now())
+            FROM unnest($2, $3, $4, $5) AS replay (message_id, sent_at_ms, attempt, reason)
+            WHERE replay.reason IS NULL AND letter.message_id = replay.message_id
+              AND letter.sent_at = to_timestamp(replay.sent_at_ms / 1000.0::float8) AND replay.attempt <= letter.replays;
+            -- Only the last replay opens it again, once, and not what an operator has discarded. What is sealed stays as it is.
+            WITH reopened AS (
+                UPDATE %1$I.dead_letters AS letter
+                SET reason = replay.reason, field = replay.field, refusal = replay.refusal, failed_at = now(), resolution = NULL,
+                    resolved_at = NULL, replays_failed = letter.replays_failed + 1, replay_ended = 'dead_letter'
+                FROM unnest($1, $2, $3, $4, $5, $6, $7) AS replay (
+                    record_offset, message_id, sent_at_ms, attempt, reason, field, refusal
+                )
+                WHERE replay.reason IS NOT NULL AND letter.message_id = replay.message_id
+                  AND letter.sent_at = to_timestamp(replay.sent_at_ms / 1000.0::float8) AND replay.attempt = letter.replays
+                  AND letter.replay_ended IS NULL AND letter.resolution IS DISTINCT FROM 'discarded'
+                RETURNING replay.record_offset
+            )
+            SELECT array_agg(record_offset) INTO open_again FROM reopened;
+            RETURN open_again;
+        END
+        $body$
+    $create$, current_setting('login_stream.schema'));
+    EXECUTE format($create$
+        CREATE FUNCTION %1$I.purge_dead_letters(older_than timestamptz, most integer) RETURNS integer
+        LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+        DECLARE
+            removed integer;
+        BEGIN
+            -- Closed before resolved_at was there: the time of the failure stands in.
+            DELETE FROM %1$I.dead_letters AS letter
+            USING (
+                SELECT sent_at, message_id FROM %1$I.dead_letters
+                WHERE resolution IS NOT NULL AND coalesce(resolved_at, failed_at) < $1 LIMIT $2
+            ) AS old
+            WHERE letter.sent_at = old.sent_at AND letter.message_id = old.message_id
+              AND letter.resolution IS NOT NULL AND coalesce(letter.resolved_at, letter.failed_at) < $1;
+            GET DIAGNOSTICS removed = ROW_COUNT;
+            RETURN removed;
+        END
+        $body$
+    $create$, current_setting('login_stream.schema'));
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION :"schema".settle_replays FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION :"schema".purge_dead_letters FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION :"schema".settle_replays TO stream_writer;
+GRANT EXECUTE ON FUNCTION :"schema".purge_dead_letters TO stream_operator;
 
 -- The migrations that were applied.
 CREATE TABLE :"schema".stream_migrations (

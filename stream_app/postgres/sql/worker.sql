@@ -32,6 +32,10 @@ WITH index_wanted AS (
 SELECT ceil(1000 * extract(epoch FROM least(greatest(max(sent_at), timestamptz 'epoch'), timestamptz '10000-01-01')))::bigint
 FROM :"schema".user_logins;
 
+-- name: read_replay_key
+-- What marks of replayed records verify with.
+SELECT key FROM :"schema".replay_key;
+
 -- name: write_batch
 -- The whole promise in one statement: the position moves only if it is where this batch begins and the claim is the last one; rows
 -- and dead letters go in only if it moved; a message that is there already is left as it is.
@@ -46,6 +50,9 @@ FROM :"schema".user_logins;
 -- A row that is there all the same, because another partition wrote it, is refused by a unique index; the batch is sent once more and
 -- finds it. For the same reason a refused row becomes no dead letter if its message has a row by now.
 -- Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
+--
+-- Of replayed records (their marks were verified) the dead letters are told: one that became a row is closed, one that failed again is
+-- open again with its new reason (`settled`). It is there, so `letters` adds no second one.
 WITH given AS MATERIALIZED (
     SELECT string_to_array(%(user_id)s, E'\x1f') AS user_id,
            string_to_array(%(device_type)s, E'\x1f') AS device_type,
@@ -119,6 +126,17 @@ WITH given AS MATERIALIZED (
       )
     ON CONFLICT (sent_at, message_id) DO NOTHING
     RETURNING record_offset
+), settled AS (
+    SELECT :"schema".settle_replays(
+        array_agg(record_offset), array_agg(message_id), array_agg(sent_at_ms), array_agg(attempt), array_agg(reason),
+        array_agg(field), array_agg(refusal)
+    ) AS offsets
+    FROM unnest(
+        %(replay_offsets)s::bigint[], %(replay_message_ids)s::uuid[], %(replay_sent_at_ms)s::bigint[],
+        %(replay_attempts)s::integer[], %(replay_reasons)s::text[], %(replay_fields)s::text[], %(replay_refusals)s::text[]
+    ) AS replay (record_offset, message_id, sent_at_ms, attempt, reason, field, refusal)
+    WHERE EXISTS (SELECT FROM moved)
+    HAVING count(*) > 0
 )
 SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM written), (SELECT array_agg(record_offset) FROM letters),
-       (SELECT message_ids::text[] FROM differing);
+       (SELECT message_ids::text[] FROM differing), (SELECT offsets FROM settled);
