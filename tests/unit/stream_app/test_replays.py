@@ -9,6 +9,7 @@ from login_records import PLACE, SENT_AT_BOUNDS, SENT_AT_MS, batch_of, builder, 
 from stream_app.large_records import Excerpt, LargeRecord
 from stream_app.message_headers import fallback_message_id, read_headers
 from stream_app.reasons import Reason
+from stream_app.refusals import Refusal
 from stream_app.replays import HEADER_REPLAY, Content, ReplayMark, read_mark
 
 KEY = b"k" * 32
@@ -92,7 +93,7 @@ def test_what_fails_again_is_the_dead_letter_that_it_was() -> None:
 
 def test_what_postgres_refuses_is_the_dead_letter_that_it_was() -> None:
     made = marked_builder()
-    refused = made.refuse_row(batch_of([replayed()], 7, 8, by=made), "locale")
+    refused = made.refuse_row(batch_of([replayed()], 7, 8, by=made), Refusal(column="locale"))
     ((_, mark, letter),) = refused.replay_outcomes()
     assert (mark, letter.message_id, letter.sent_at_ms, letter.reason) == (MARK, LETTER_ID, SENT_AT_MS + 5, Reason.ROW_REFUSED)
 
