@@ -90,6 +90,7 @@ def test_it_needs_no_argument_and_is_quiet_when_all_is_well(pipeline: RunningPip
 def test_logs_can_be_json(pipeline: RunningPipeline) -> None:
     pipeline.start_worker(LOG_FORMAT="json")
     pipeline.wait_ready("worker")
+    wait_until(lambda: "partition_claimed" in pipeline.log("worker"), "it claims its partitions")
     pipeline.stop_worker()
     events = [json.loads(line)["event"] for line in pipeline.log("worker").splitlines()]
     assert {"worker_started", "partition_claimed", "worker_stopped"} <= set(events)
