@@ -1,7 +1,7 @@
 """The scenes of one fault through a real Alertmanager, where one is installed: its word against that of the model.
 
 CI has none: Debian's package is ``prometheus-alertmanager``. The model plays the same scenes in every run, in
-``tests/unit/test_alertmanager.py``.
+``tests/unit/test_alertmanager_example.py``.
 """
 
 import json
