@@ -166,7 +166,12 @@ class Batch:
             return self
         if letters.row_offsets or letters.next_offset != self.first_offset:
             raise ValueError("a batch goes behind one that ends where it begins, and has no rows")
-        return replace(self, first_offset=letters.first_offset, dead_letters=[*letters.dead_letters, *self.dead_letters])
+        return replace(
+            self,
+            first_offset=letters.first_offset,
+            dead_letters=[*letters.dead_letters, *self.dead_letters],
+            replays={**letters.replays, **self.replays},
+        )
 
     @property
     def sealed_bytes(self) -> int:

@@ -242,6 +242,29 @@ def test_a_row_that_postgres_refuses_is_one_dead_letter(pipeline: RunningPipelin
     pipeline.assert_each_once(message_id(number) for number in range(6_000))
 
 
+def test_replayed_dead_letters_are_rows_once_the_cause_is_mended_and_open_again_if_not(
+    pipeline: RunningPipeline, keys_directory: Path
+) -> None:
+    """Twice over, so that the second replay of what stays bad is told apart from the first."""
+    pipeline.query("ALTER TABLE user_logins ADD CONSTRAINT no_unlucky CHECK (user_id NOT LIKE 'user-13_')")
+    pipeline.produce([*logins(range(200)), (b"user-999", b"not json", headers(999))])
+    pipeline.start_worker()
+    pipeline.wait_drained()
+    assert pipeline.count("dead_letters") == 11
+    pipeline.query("ALTER TABLE user_logins DROP CONSTRAINT no_unlucky")
+    letters = "SELECT reason, resolution, replays, replays_failed, replay_ended, count(*) FROM dead_letters GROUP BY 1, 2, 3, 4, 5"
+    private = {"DEAD_LETTER_PRIVATE_KEYSET_FILE": str(keys_directory / "dead-letter-private.keyset.json")}
+    for replays in (1, 2):
+        pipeline.run("dead-letters", "replay", "--reason", "the constraint is gone", "--yes", **private)
+        pipeline.wait_drained()
+        assert sorted(pipeline.query(letters)) == [
+            ("not_json", None, replays, replays, "dead_letter", 1),
+            ("row_refused", "replayed", 1, 0, "row", 10),
+        ]
+    assert pipeline.count("user_logins") == 200
+    assert pipeline.metric("worker", "stream_duplicates_skipped_total") == 0
+
+
 def test_a_missing_table_stops_the_partition_until_it_is_there(pipeline: RunningPipeline) -> None:
     pipeline.start_worker()
     pipeline.wait_ready("worker")

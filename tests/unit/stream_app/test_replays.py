@@ -98,6 +98,13 @@ def test_what_postgres_refuses_is_the_dead_letter_that_it_was() -> None:
     assert (mark, letter.message_id, letter.sent_at_ms, letter.reason) == (MARK, LETTER_ID, SENT_AT_MS + 5, Reason.ROW_REFUSED)
 
 
+def test_refused_replays_are_told_also_with_the_statement_behind_them() -> None:
+    made = marked_builder()
+    refused = made.refuse_row(batch_of([replayed()], 7, 8, by=made), Refusal(column="locale"))
+    together = batch_of([replayed(offset=8), record(login(), 9)], 8, 10, by=made).behind(refused)
+    assert [(offset, letter is None) for offset, _, letter in together.replay_outcomes()] == [(7, False), (8, True)]
+
+
 def test_marks_go_with_their_records_when_a_batch_is_halved() -> None:
     found = [record(login(), 6), replayed(offset=7), record(login(), 8), record(login(), 9)]
     first, second = batch_of(found, 6, 10, by=marked_builder()).split()
