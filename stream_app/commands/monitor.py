@@ -1,6 +1,8 @@
 """`faust -A stream_app monitor`: the process that tells lag when no worker lives."""
 
-from threading import Event
+import logging
+import os
+from threading import Event, Thread
 
 import structlog
 
@@ -21,8 +23,29 @@ from stream_app.transport.first_records import FirstRecords
 
 log = structlog.get_logger(__name__)
 
+LAST_LOOK_SECONDS = 1.0
+"""What a look may still take that is under way when it is to stop; then it is left alone. It holds nothing, and only reads."""
+
 STOP_SECONDS = 8.0
-"""What a look may still take that is under way. Less than a supervisor waits, 10 s in compose; the monitor holds nothing."""
+"""For the rest of a stop. Less than a supervisor waits, 10 s in compose."""
+
+
+class _Looks(Thread):
+    """Looks until stopped, in a thread of its own: one that waits for a silent server can't be interrupted."""
+
+    def __init__(self, looking: Monitor, stopping: Event) -> None:
+        super().__init__(name="looks", daemon=True)
+        self._looking = looking
+        self._stopping = stopping
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            self._looking.run(self._stopping)
+        except Exception as error:  # noqa: BLE001 - raised again where the process ends
+            self.error = error
+        finally:
+            self._stopping.set()
 
 
 @cli.command(cls=ProcessCommand)
@@ -56,13 +79,19 @@ def monitor() -> None:
     ending.start()
     server.start()
     log.info("monitor_started", web_port=server.port, topic=settings.kafka_topic, consumer_group=settings.consumer_group)
-    try:
-        looking.run(stopping)
-    except Exception as error:
-        ending.stopping(error)
-        log.exception("monitor_crashed")
-        raise SystemExit(1) from error  # not as a command's defect, which is shown past the log
-    finally:
-        server.stop()
-        database.close()
+    looks = _Looks(looking, stopping)
+    looks.start()
+    stopping.wait()
+    looks.join(LAST_LOOK_SECONDS)
+    if looks.error is not None:
+        ending.stopping(looks.error)
+        log.error("monitor_crashed", exc_info=looks.error)
+    server.stop()
+    if looks.is_alive():
+        log.info("monitor_stopped", look="abandoned")
+        logging.shutdown()
+        os._exit(0)  # its connections are in use
+    database.close()
+    if looks.error is not None:
+        raise SystemExit(1) from looks.error  # not as a command's defect, which is shown past the log
     log.info("monitor_stopped")

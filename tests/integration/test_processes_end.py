@@ -32,7 +32,8 @@ import sys, time
 from faust.cli.faust import cli
 from stream_app.commands import monitor as command
 from stream_app.monitor.monitor import Monitor
-sys.modules["stream_app.commands.monitor"].STOP_SECONDS = 1.0
+own = sys.modules["stream_app.commands.monitor"]
+own.STOP_SECONDS, own.LAST_LOOK_SECONDS = 1.0, 0.3
 {breaks}
 sys.argv = ["faust", "-A", "stream_app", "monitor"]
 cli()
@@ -95,18 +96,29 @@ def start(tmp_path: Path) -> Iterator[Callable[[str, str], Process]]:
 
 HANGING_FINISH = "Bridge._finish = lambda self: time.sleep(600)\n"
 DYING_THREAD = "def die(*_):\n    raise LookupError('a' + ' value')\nBridge._start = die\n"
+QUICK_LOOK = "Monitor.look = lambda self: None\n"
 HANGING_LOOK = "Monitor.look = lambda self: time.sleep(600)\n"
 FAILING_LOOK = "def fail(*_):\n    raise LookupError('a' + ' value')\nMonitor.look = fail\n"
 HANGING_CLOSE = "from stream_app.monitor.database import Database\nDatabase.close = lambda self: time.sleep(600)\n"
 
 
-@pytest.mark.parametrize(("runner", "breaks"), [(BRIDGE, HANGING_FINISH), (MONITOR, HANGING_LOOK), (MONITOR, HANGING_CLOSE)])
+@pytest.mark.parametrize(("runner", "breaks"), [(BRIDGE, HANGING_FINISH), (MONITOR, QUICK_LOOK + HANGING_CLOSE)])
 def test_one_whose_stop_hangs_is_ended(start: Callable[[str, str], Process], runner: str, breaks: str) -> None:
     process = start(runner, breaks)
     wait_for(lambda: process.livez()[0] == 200, "it serves")
     os.kill(process.pid, SIGTERM)
     assert process.wait(END_SECONDS) == EXIT_STOP_OUTLASTED
     assert process.events()["ended_at_once"]["why"] == "its stop took too long"
+
+
+def test_a_monitor_whose_look_hangs_stops_soon_and_in_order(start: Callable[[str, str], Process]) -> None:
+    """As one does that waits for a silent server: a look takes that server's timeouts, and can't be interrupted."""
+    process = start(MONITOR, HANGING_LOOK)
+    wait_for(lambda: process.livez()[0] == 200, "it serves")
+    os.kill(process.pid, SIGTERM)
+    assert process.wait(END_SECONDS) == 0
+    assert process.events()["monitor_stopped"]["look"] == "abandoned"
+    assert "ended_at_once" not in process.events()
 
 
 def test_a_bridge_one_of_whose_threads_dies_ends(start: Callable[[str, str], Process]) -> None:
