@@ -1,4 +1,4 @@
-"""A worker's start while Kafka is slow, or one of its addresses is bad: it waits, says what for, and goes on by itself."""
+"""A worker's start while Kafka is silent, or some of its addresses are bad. While it is slow or paused: `make crash`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -17,7 +17,6 @@ RECORDS = 1_000
 
 
 def wait_for_all_rows(pipeline: RunningPipeline) -> None:
-    """Not by the logs' ends: a Kafka that was paused has no partition for a moment."""
     wait_until(lambda: pipeline.count("user_logins") >= RECORDS, "all rows are written")
     pipeline.assert_each_once(message_id(number) for number in range(RECORDS))
     assert len(fields_in_log(pipeline.log("worker"), "worker_started")) == 1
@@ -32,23 +31,6 @@ def test_bad_bootstrap_servers_beside_a_good_one_cost_a_start_nothing(pipeline: 
         pipeline.start_worker(KAFKA_BOOTSTRAP_SERVERS=",".join(servers))
         wait_for_all_rows(pipeline)
     assert "kafka_failing" not in pipeline.log("worker")
-
-
-def test_a_kafka_that_is_paused_during_a_start_is_waited_for(pipeline: RunningPipeline, kafka: Kafka) -> None:
-    """For longer than Kafka's own session: its only node is fenced for a moment when it goes on. At other moments: `make crash`."""
-    pipeline.produce(logins(range(RECORDS)))
-    pipeline.start_worker()
-    wait_until(lambda: "worker_started" in pipeline.log("worker"), "it has found the topic")
-    kafka.child.send_signal(Signals.SIGSTOP)
-    try:
-        wait_until(lambda: "kafka_failing" in pipeline.log("worker"), "it says that it waits for Kafka", 40)
-        assert "does not answer within 3 s" in pipeline.log("worker")
-        assert not pipeline.is_ready("worker")
-    finally:
-        kafka.child.send_signal(Signals.SIGCONT)
-    wait_for_all_rows(pipeline)
-    wait_until(lambda: "kafka_recovered" in pipeline.log("worker"), "it says that Kafka answers")
-    wait_until(lambda: pipeline.is_ready("worker"), "it is ready")
 
 
 def test_a_start_that_waits_for_a_silent_kafka_ends_when_it_is_told_to(pipeline: RunningPipeline, kafka: Kafka) -> None:

@@ -300,7 +300,7 @@ def test_a_group_beside_one_that_has_begun_is_refused_until_it_adopts_the_positi
         "INSERT INTO stream_positions SELECT 'elder', %s, p, 0, 1, 'before', now() FROM generate_series(0, 3) p", [pipeline.topic]
     )
     pipeline.produce(logins(range(100)))
-    assert pipeline.start_worker("refused").wait(30) == 1
+    assert pipeline.start_worker("refused").wait(30) == EXIT_REFUSED
     del pipeline.running["refused"]
     assert f"CONSUMER_GROUP: '{pipeline.topic}' has no position for {pipeline.topic}, and 'elder' has" in pipeline.log("refused")
     assert pipeline.count("user_logins") == 0

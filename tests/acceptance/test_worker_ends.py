@@ -186,7 +186,7 @@ def test_a_second_signal_ends_a_worker_at_once(pipeline: RunningPipeline, start:
 
 
 def test_a_worker_whose_start_fails_and_whose_stop_hangs_ends(pipeline: RunningPipeline, start: Start) -> None:
-    fail = "async def fail(): raise LookupError('a' + ' value')\napp._wait_for_topic = fail\n"
+    fail = "async def fail(): raise LookupError('a' + ' value')\napp._wait_until_it_can_write = fail\n"
     worker = start("pass", before=fail + "async def never(*_):\n    time.sleep(600)\napp.on_stop = never\n")
     assert ended(pipeline, worker) == EXIT_CRASHED
     assert events(pipeline)["ended_at_once"]["why"] == "after a crash, its stop took too long: LookupError"
@@ -194,7 +194,7 @@ def test_a_worker_whose_start_fails_and_whose_stop_hangs_ends(pipeline: RunningP
 
 
 def test_a_worker_whose_start_fails_ends(pipeline: RunningPipeline, start: Start) -> None:
-    worker = start("pass", before="async def fail(): raise LookupError('a' + ' value')\napp._wait_for_topic = fail\n")
+    worker = start("pass", before="async def fail(): raise LookupError('a' + ' value')\napp._wait_until_it_can_write = fail\n")
     assert ended(pipeline, worker) == 1
     assert "a value" not in pipeline.log("worker")
     events(pipeline)

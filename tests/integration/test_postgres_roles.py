@@ -188,7 +188,7 @@ def test_role_may_do_its_job_and_nothing_else(
         (OPERATOR, COMMANDS["newest_dead_letters"], {"reason": None, "limit": 1}),
         (OPERATOR, COMMANDS["all_positions"], {}),
         (OPERATOR, COMMANDS["positions_of_partition"], PLACE),
-        (OPERATOR, COMMANDS["reset_position"], {**PLACE, "next_offset": 0, "found_next_offset": 0}),
+        (OPERATOR, COMMANDS["reset_position"], {**PLACE, "next_offset": 0, "found_next_offset": 0, "details": "{}", "reason": "r"}),
     ],
 )
 def test_role_may_run_the_statements_of_its_job(

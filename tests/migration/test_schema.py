@@ -109,7 +109,15 @@ def test_worker_commands_and_monitor_work_there(fresh_database: str) -> None:
         assert operator.fetchall() == [("not_json", 1)]
         operator.execute(
             queries["reset_position"],
-            {"consumer_group": "stream_app", "topic": "logins", "partition": 0, "next_offset": 1, "found_next_offset": 2},
+            {
+                "consumer_group": "stream_app",
+                "topic": "logins",
+                "partition": 0,
+                "next_offset": 1,
+                "found_next_offset": 2,
+                "details": "{}",
+                "reason": "r",
+            },
         )
         assert operator.fetchall() == [(1, 2)]
     database = Database(load(MonitorSettings, postgres_dsn=fresh_database, postgres_schema=NAME))

@@ -128,6 +128,5 @@ BREAKAGES = (
         (({"alertname": "MostAreDeadLetters"}, 5.0),),
         pages=("MostAreDeadLetters",),
         may=frozenset({"ManyDeadLetters"}),
-        in_ci=True,
     ),
 )

@@ -20,7 +20,7 @@ it breaks of the shared servers it mends in a ``finally``; what can't be mended,
 ``servers=lambda directory: Servers(directory, postgres=...)``. Where something must be lost (retention), it says how much before
 its end: ``system.expected["lost"] = 12``. ``setup`` says what runs; ``proxied=("postgres",)`` leads through
 ``system.servers.postgres_proxy``, which can be slow, silent, away, or spring a trap. The promise is one line of the table in
-``docs/reliability.md``. ``fast=True`` puts it among those that CI runs, which together may take no more than about two minutes.
+``docs/reliability.md``. ``fast=True`` puts it among those that CI runs, which together may take little more than a minute.
 ``soak=True`` puts it among those that ``make soak`` draws: on the usual servers, mended before the yield (what stands after it is
 left out there), its proof true for any number of other faults before it (``system.metric`` and ``system.log`` then show what has
 been since this one began), its ``setup`` asking for nothing but what ``soak.SETUP`` has.

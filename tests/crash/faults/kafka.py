@@ -258,7 +258,6 @@ def cut_before_produce(system: System) -> Iterator[str]:
     "A produce request whose answer is lost is sent again, and Kafka knows it: the record is not there twice.",
     recovery_seconds=10,
     setup=Setup(proxied=("kafka",)),
-    fast=True,
     soak=True,
 )
 def cut_before_acknowledgement(system: System) -> Iterator[str]:

@@ -89,7 +89,6 @@ def _strange_ones(producer: TopicProducer, logins: Iterator[MadeUpLogin]) -> int
     "Whoever wrote a record, with whatever codec and headers: it ends as one row or one dead letter. What a transaction took back"
     " was never there.",
     recovery_seconds=15,
-    fast=True,
 )
 def other_producers(system: System) -> Iterator[str]:
     """Every codec; headers missing, strange, wrong; tombstones; transactions that are committed, and some that are aborted."""

@@ -13,7 +13,7 @@ CUTS = 5
 
 
 def _is_write(chunk: bytes) -> bool:
-    return b"WITH moved AS" in chunk
+    return b"WITH given AS MATERIALIZED" in chunk
 
 
 def _cut(system: System, moment: Moment) -> None:

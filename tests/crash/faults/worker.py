@@ -19,7 +19,7 @@ STANDARD_STREAMS = 3
 
 _WRITES_THAT_WAIT = """
 SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%WITH moved AS%' AND pid <> pg_backend_pid()"""
+WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'WITH given AS%' AND pid <> pg_backend_pid()"""
 
 
 def partitions_of(system: System, worker: str) -> list[int]:

@@ -27,7 +27,6 @@ def stop(system: System, *names: str) -> None:
     "A worker that wakes up after others have taken its partitions writes nothing: it is fenced, and says so.",
     recovery_seconds=15,
     setup=Setup(settings={"WINDOW_SECONDS": "1"}),
-    fast=True,
     soak=True,
 )
 def paused_past_session(system: System) -> Iterator[str]:
