@@ -65,6 +65,10 @@ soak: install ## faults by chance under load for MINUTES=NUMBER, SEED=NUMBER as 
 alerts: install ## breaks workers, the bridge, SQS, Postgres and the input, and waits for the right alerts on a real Prometheus; minutes
 	ALERTS_WHOLE=1 $(BIN)/python -m pytest -s tests/monitoring/test_live_monitoring.py -k alert_fires
 
+.PHONY: alertmanager
+alertmanager: install ## one fault is one page, told by the Alertmanager on the PATH (Debian: apt-get install prometheus-alertmanager)
+	ALERTMANAGER=1 $(BIN)/python -m pytest tests/monitoring/test_alertmanager.py
+
 .PHONY: bench
 bench: install ## every benchmark, and peers that are there; one table, and a file in benchmarks/results; an hour or so
 	$(BIN)/python -m benchmarks $(OPTIONS)

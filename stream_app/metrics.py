@@ -118,7 +118,7 @@ class _PartitionCollector(Collector):
         stopped = gauge("stopped", "1 while the partition waits for a person: see the log line partition_stopped.")
         refused = GaugeMetricFamily(
             "stream_partition_rows_refused",
-            "Of a partition that is stopped since Postgres refuses row after row: how many in a row, and what it names.",
+            "How many rows in a row Postgres has refused of a partition that it stopped, and what it names; else 0.",
             labels=(*labels, *REFUSAL_LABELS),
         )
         paused = gauge("fetch_paused", "1 while fetching waits for writing.")
@@ -141,9 +141,9 @@ class _PartitionCollector(Collector):
             buffered_bytes.add_metric(where, state.buffered_bytes)
             stopped.add_metric(where, float(state.stopped))
             paused.add_metric(where, float(state.paused))
-            if state.refused is not None:
-                names = state.refused.refusal.named()
-                refused.add_metric((*where, *(names.get(label, "") for label in REFUSAL_LABELS)), state.refused.rows)
+            names = {} if state.refused is None else state.refused.refusal.named()
+            rows = 0 if state.refused is None else state.refused.rows
+            refused.add_metric((*where, *(names.get(label, "") for label in REFUSAL_LABELS)), rows)
         yield from (next_offset, log_end, last_stable, open_transaction, lag_records, lag_seconds)
         yield from (buffered_records, buffered_bytes, stopped, refused, paused)
 

@@ -1,5 +1,8 @@
 """Record batches as bytes: as producers pack them and brokers number them, and as neither of ours would."""
 
+import struct
+import time
+
 from aiokafka.client import AIOKafkaClient
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -8,6 +11,8 @@ from aiokafka.structs import TopicPartition
 from login_records import headers, login
 
 LZ4 = 3
+_TIMES_AT = 27
+"""Where the times of the first and of the latest record stand in a batch."""
 
 
 def packed(bodies: list[bytes], first_offset: int = 0, *, producer: int = -1, key: bytes = b"key") -> bytes:
@@ -44,14 +49,28 @@ def with_a_strange_header(first_offset: int = 0) -> bytes:
     return bytes(data)
 
 
-async def produce_packed(bootstrap_servers: str, topic: str, partition: int, batch: bytes) -> None:
-    """Put a record batch on a partition, as it is."""
+def dated(batch: bytes, timestamp: int) -> bytes:
+    """The same records: the first one's time in milliseconds since the epoch, the others as long after it as they were."""
+    data = bytearray(batch)
+    first, last = struct.unpack_from(">qq", data, _TIMES_AT)
+    struct.pack_into(">qq", data, _TIMES_AT, timestamp, timestamp + last - first)
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    return bytes(data)
+
+
+async def produce_packed(bootstrap_servers: str, topic: str, partition: int, batch: bytes, *, seconds_ago: int = 0) -> None:
+    """Put a record batch on a partition as it is, but for its time: Kafka soon removes what is older than it keeps."""
     client = AIOKafkaClient(bootstrap_servers=bootstrap_servers)
     await client.bootstrap()
     try:
         await client.set_topics([topic])
         leader = client.cluster.leader_for_partition(TopicPartition(topic, partition))
-        request = ProduceRequest(transactional_id=None, required_acks=-1, timeout=10_000, topics=[(topic, [(partition, batch)])])
+        request = ProduceRequest(
+            transactional_id=None,
+            required_acks=-1,
+            timeout=10_000,
+            topics=[(topic, [(partition, dated(batch, int(time.time() - seconds_ago) * 1_000))])],
+        )
         answer = await client.send(leader, request)
         ((_, ((_, error, *_),)),) = answer.topics
         assert error == 0, f"the broker answers with error {error}"

@@ -1,7 +1,6 @@
-"""The scenes of one fault through a real Alertmanager, where one is installed: its word against that of the model.
+"""The scenes of one fault through a real Alertmanager: its word against that of the model. Collected by `make alertmanager`.
 
-CI has none: Debian's package is ``prometheus-alertmanager``. The model plays the same scenes in every run, in
-``tests/unit/test_alertmanager_example.py``.
+The model plays the same scenes in every run, in ``tests/unit/test_alertmanager_example.py``.
 """
 
 import json
@@ -22,9 +21,14 @@ from dev_servers.ports import HOST, free_port
 from dev_servers.process import Launch
 from dev_servers.server import Server
 
-PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-AMTOOL = shutil.which("amtool")
 AGREE_SECONDS = 30.0
+
+
+def program(*names: str) -> str:
+    """The first of these that is on the PATH."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    assert found is not None, "install Alertmanager with amtool (Debian, Ubuntu: apt-get install prometheus-alertmanager)"
+    return found
 
 
 class Alertmanager(Server):
@@ -57,10 +61,9 @@ class Alertmanager(Server):
         return sorted((receiver, names) for receiver, names in groups if names and receiver not in silent)
 
     def _launch(self) -> Launch:
-        assert PROGRAM is not None
         return Launch(
             [
-                PROGRAM,
+                program("prometheus-alertmanager", "alertmanager"),
                 f"--config.file={CONFIGURATION}",
                 f"--storage.path={self.directory}",
                 f"--web.listen-address={HOST}:{self.port}",
@@ -89,7 +92,6 @@ def alertmanager(tmp_path: Path) -> Iterator[Alertmanager]:
         yield server
 
 
-@pytest.mark.skipif(PROGRAM is None, reason="no Alertmanager is installed: tests/unit plays these scenes through a model")
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.name)
 def test_one_fault_is_one_page(scene: Scene, alertmanager: Alertmanager) -> None:
     alertmanager.ask("alerts", [{"labels": labels} for labels in scene.firing])
@@ -100,7 +102,6 @@ def test_one_fault_is_one_page(scene: Scene, alertmanager: Alertmanager) -> None
         time.sleep(0.1)
 
 
-@pytest.mark.skipif(AMTOOL is None, reason="amtool comes with Alertmanager")
 def test_amtool_finds_no_fault() -> None:
-    assert AMTOOL is not None
-    assert "SUCCESS" in subprocess.run([AMTOOL, "check-config", CONFIGURATION], capture_output=True, text=True, check=True).stdout
+    command = [program("amtool"), "check-config", str(CONFIGURATION)]
+    assert "SUCCESS" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
