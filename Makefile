@@ -101,6 +101,10 @@ bench-handover: install ## how long a partition stands still when workers come a
 bench-peers: install ## fetch what others offer for the same work, to be measured beside ours
 	$(BIN)/python -m benchmarks.peers
 
+.PHONY: wheel
+wheel: install ## dist/login_stream-…-py3-none-any.whl: the whole product for machines without the checkout
+	@$(BIN)/python -m hatchling build --target wheel
+
 .PHONY: lock
 lock: install ## after a change of dependencies in pyproject.toml: compile both lock files and install them
 	$(COMPILE) pyproject.toml -o requirements.lock

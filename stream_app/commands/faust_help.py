@@ -17,6 +17,8 @@ from stream_app.postgres.settings import PostgresSettings
 from stream_app.settings import WorkerSettings
 
 NOT_OURS = ("agents", "clean-versions", "completion", "livecheck", "model", "models", "reset", "send", "tables")
+PROGRAM = "login-stream"
+"""Our own command: the same commands without ``-A stream_app``."""
 APP = "-A stream_app"
 
 SETTINGS: Mapping[str, type[Settings]] = {
@@ -52,6 +54,14 @@ def show_our_own() -> None:
     _show_only(cli.commands["worker"].params, _SHOWN_WORKER_OPTIONS)
     for name, settings in SETTINGS.items():
         cli.commands[name].epilog = f"Settings, from the environment:\n\n{settings_help(settings)}"
+
+
+def show_as_program() -> None:
+    """As :data:`PROGRAM`, which says ``-A stream_app`` by itself, and whose version is ours."""
+    cli.options_metavar = "[OPTIONS]"
+    cli.params = [option for option in cli.params if option.name != "version"]
+    _show_only(cli.params, {"json": _SHOWN_OPTIONS["json"]})
+    click.version_option(__version__, prog_name=PROGRAM)(cli)
 
 
 def _show_only(options: Iterable[click.Parameter], shown: Mapping[str, str | None]) -> None:

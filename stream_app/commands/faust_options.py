@@ -14,6 +14,8 @@ import click
 from click.core import ParameterSource
 from faust.cli.base import DEFAULT_LOOP, cli
 
+from stream_app.commands.faust_help import APP, PROGRAM
+
 _DEFAULTS: dict[str, Any] = {"workdir": None, "datadir": None, "debug": False}
 
 
@@ -36,7 +38,8 @@ class _WithoutEnvironment:
             )
         if not _not_given(ctx, "datadir"):
             raise click.UsageError("--datadir: there is none here; all state is in Kafka and Postgres")
-        ctx.info_name = f"{ctx.info_name} -A stream_app"  # for the usage lines of commands
+        if ctx.info_name != PROGRAM:
+            ctx.info_name = f"{ctx.info_name} {APP}"  # for the usage lines of commands
         if self._prepare is not None:
             return self._prepare(*args, **options)
         return None

@@ -10,7 +10,7 @@ import pipeline
 from pipeline.settings import settings_help
 from stream_app.commands.faust_help import NOT_OURS, SETTINGS
 
-OURS = ["dead-letters", "keys", "migrate", "monitor", "positions", "reveal", "worker"]
+OURS = ["dead-letters", "export", "keys", "migrate", "monitor", "positions", "reveal", "worker"]
 
 
 def faust(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
