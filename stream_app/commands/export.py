@@ -8,7 +8,7 @@ from stream_app.commands.command import QuietCommand, cli, say
 from stream_app.exports import exported
 
 NEXT = {
-    "grafana": "dashboards are Grafana's JSON; provisioning looks for them in /etc/grafana/dashboards, and for Prometheus at prometheus:9090",
+    "grafana": "provisioning looks for the boards in /etc/grafana/dashboards, and for Prometheus at prometheus:9090",
     "prometheus": "rules/ goes below rule_files; prometheus.yml and alertmanager.yml are examples",
     "compose": "docker compose up --build -d, in that directory",
 }

@@ -27,6 +27,7 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "monitor": MonitorSettings,
     "positions": PostgresSettings,
     "reveal": WorkerSettings,
+    "reveals": PostgresSettings,
     "worker": WorkerSettings,
 }
 """The class of settings that a command reads."""

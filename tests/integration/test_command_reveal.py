@@ -1,5 +1,6 @@
 """`faust -A stream_app reveal`: a reason, the officer's role and a committed line first; then the values."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -67,6 +68,19 @@ def test_tokens_are_opened_one_a_line_and_audited(command: Command, officer: Exe
     assert (result.exit_code, result.stdout.splitlines(), result.stderr) == (0, [IP, IPV6, IP], "")
     assert command("reveal", "--field", "device_id", "--reason", REASON, tokens[DEVICE]).stdout == f"{DEVICE}\n"
     assert officer(AUDIT) == [("officer", REASON, "ip", 3), ("officer", REASON, "device_id", 1)]
+
+
+def test_the_audit_is_shown_without_psql_and_without_a_keyset(
+    command: Command, officer: Execute, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("reveal", "--field", "ip", "--reason", REASON, tokens[IP])
+    command("reveal", "--field", "device_id", "--reason", "ticket 4712", tokens[DEVICE])
+    monkeypatch.delenv("MASKING_KEYSET_FILE")
+    shown = json.loads(command("reveals", "--json").stdout)
+    assert [(line["who"], line["reason"], line["field"], line["tokens"]) for line in reversed(shown)] == officer(AUDIT)
+    table = command("reveals", "--limit", "1").stdout.splitlines()
+    assert len(table) == 2
+    assert "ticket 4712" in table[1]
 
 
 def test_tokens_may_come_by_standard_input(command: Command, officer: Execute, tokens: dict[str, str]) -> None:

@@ -2,6 +2,9 @@
 -- Who and when are the server's word: the privacy officer's role may not even name those columns.
 INSERT INTO :"schema".reveal_audit (reason, field, tokens) VALUES (%(reason)s, %(field)s, %(tokens)s);
 
+-- name: newest_reveals
+SELECT id, revealed_at, who, reason, field, tokens FROM :"schema".reveal_audit ORDER BY id DESC LIMIT %(limit)s;
+
 -- name: count_dead_letters
 -- How many of each reason, the most frequent first.
 SELECT reason, count(*) FROM :"schema".dead_letters
