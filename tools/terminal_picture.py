@@ -27,8 +27,9 @@ def picture(title: str, lines: list[str]) -> str:
     return "\n".join(
         [
             (
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img"'
-                f' aria-label="{escape(title)}" font-family="ui-monospace, Menlo, Consolas, \'DejaVu Sans Mono\', monospace"'
+                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+                f' role="img" aria-label="{escape(title)}"'
+                " font-family=\"ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace\""
                 ' font-size="12" fill="#d1d7e0">'
             ),
             f'<rect width="{width}" height="{height}" rx="10" fill="#151b23"/>',
