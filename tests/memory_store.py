@@ -15,6 +15,7 @@ from stream_app.positions import Claim, Partition, Position, Written
 from stream_app.postgres.errors import NotUniqueError, RowRefusedError
 from stream_app.postgres.table_check import TableCheck
 from stream_app.refusals import Refusal
+from stream_app.replays import ReplayMark
 
 Fault = Literal["before", "after", "none"]
 """The connection breaks before the statement is carried out, after it, or not."""
@@ -39,6 +40,8 @@ class MemoryStore:
     dead_letters: dict[Message, int] = field(default_factory=dict)
     settled: list[tuple[int, int, str | None]] = field(default_factory=list)
     """Of replayed records: offset, attempt, and the reason if it is a dead letter again."""
+    replays: dict[Message, tuple[int, str | None]] = field(default_factory=dict)
+    """Of dead letters: how many replays were begun, and what the last one became."""
     key_of_replays: bytes | None = None
     positions: dict[Partition, Position] = field(default_factory=dict)
     topic_ids: dict[Partition, str | None] = field(default_factory=dict)
@@ -101,10 +104,9 @@ class MemoryStore:
                 self.contents.setdefault(message, firsts[message])
             for letter in letters:
                 self.dead_letters.setdefault(_message(letter), letter.offset)
-            self.settled += [
-                (offset, mark.attempt, None if letter is None else letter.reason.value)
-                for offset, mark, letter in batch.replay_outcomes()
-            ]
+            for offset, mark, again in batch.replay_outcomes():
+                is_row = again is None or (again.refusal is not None and _message(again) in there)
+                self._settle(offset, mark, None if again is None or is_row else again.reason.value)
             self.positions[claim.partition] = Position(batch.next_offset, claim.epoch)
             offsets = frozenset(letter.offset for letter in new_letters)
             return Written(
@@ -113,6 +115,21 @@ class MemoryStore:
                 dead_letter_offsets=offsets,
                 differing_message_ids=frozenset(differing),
             )
+
+    def _settle(self, offset: int, mark: ReplayMark, reason: str | None) -> None:
+        self.settled.append((offset, mark.attempt, reason))
+        message = str(mark.sent_at_ms), mark.message_id
+        begun, ended = self.replays.get(message, (0, None))
+        if reason is None and mark.attempt <= begun:
+            self.replays[message] = begun, "row"
+        elif reason is not None and mark.attempt == begun and ended is None:
+            self.replays[message] = begun, "dead_letter"
+
+    def begin_replay(self, message: Message) -> int:
+        """As `dead-letters replay` does for an open dead letter, before it sends the record; its number."""
+        begun, _ = self.replays.get(message, (0, None))
+        self.replays[message] = begun + 1, None
+        return begun + 1
 
     def _insert(self, message: Message, *, looked_for: bool) -> None:
         if looked_for and message in self.rows:
@@ -126,8 +143,8 @@ class MemoryStore:
 
     def failed_over(self, to: "MemoryStore") -> None:
         """Go on with what a standby had: ``to`` is an earlier :meth:`snapshot`."""
-        self.rows, self.contents, self.dead_letters, self.positions, self.topic_ids = deepcopy(
-            (to.rows, to.contents, to.dead_letters, to.positions, to.topic_ids)
+        self.rows, self.contents, self.dead_letters, self.replays, self.positions, self.topic_ids = deepcopy(
+            (to.rows, to.contents, to.dead_letters, to.replays, to.positions, to.topic_ids)
         )
 
     def snapshot(self) -> "MemoryStore":

@@ -14,7 +14,9 @@ from login_records import LOGIN, login
 
 from dev_servers.kafka import Kafka
 from dev_servers.postgres import Postgres
+from stream_app.batch import Batch, BatchBuilder
 from stream_app.metrics import WorkerMetrics
+from stream_app.refusals import Refusal
 from stream_app.replays import HEADER_REPLAY
 
 Command = Callable[..., Result]
@@ -192,6 +194,31 @@ def test_a_replayed_record_that_is_sent_again_by_others_changes_nothing(scene: R
     scene.produce((replayed.value, list(replayed.headers)))
     scene.work()
     assert scene.letters() == [("not_json", "discarded", 1, 1, "dead_letter")]
+
+
+def test_a_replayed_row_that_is_refused_while_another_partition_writes_its_message_is_a_row(
+    refused: ReplayScene, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No dead letter is written where the row is there by then; nor is the old one open again."""
+    command(*REPLAY, MESSAGE.format(0))
+    refused.query(WRONG_LOCALE)
+    real = BatchBuilder.refuse_row
+
+    def refuse_late(self: BatchBuilder, batch: Batch, refusal: Refusal) -> Batch:
+        refused.query(MENDED)
+        refused.query(
+            "INSERT INTO user_logins (user_id, device_type, app_version, create_date, sent_at, message_id)"
+            " VALUES ('u0', 'android', 1, now(), to_timestamp(%s / 1000.0), %s)",
+            [SENT_AT_MS, MESSAGE.format(0)],
+        )
+        return real(self, batch, refusal)
+
+    monkeypatch.setattr(BatchBuilder, "refuse_row", refuse_late)
+    metrics = WorkerMetrics()
+    refused.work(metrics)
+    assert refused.letters() == [("row_refused", "replayed", 1, 0, "row"), *[("row_refused", None, 0, 0, None)] * 2]
+    assert metrics.registry.get_sample_value("stream_dead_letters_total", {"reason": "row_refused"}) == 0
+    assert users(refused) == ["u0"]
 
 
 def test_a_mark_that_somebody_made_up_changes_nothing(refused: ReplayScene, command: Command) -> None:

@@ -52,7 +52,7 @@ SELECT key FROM :"schema".replay_key;
 -- Without that index nothing may be written: `index_wanted` writes no row, and is refused if its ON CONFLICT has no index.
 --
 -- Of replayed records (their marks were verified) the dead letters are told: one that became a row is closed, one that failed again is
--- open again with its new reason (`settled`). It is there, so `letters` adds no second one.
+-- open again with its new reason (`settled`), unless its message has a row by now. It is there, so `letters` adds no second one.
 WITH given AS MATERIALIZED (
     SELECT string_to_array(%(user_id)s, E'\x1f') AS user_id,
            string_to_array(%(device_type)s, E'\x1f') AS device_type,
@@ -128,7 +128,14 @@ WITH given AS MATERIALIZED (
     RETURNING record_offset
 ), settled AS (
     SELECT :"schema".settle_replays(
-        array_agg(record_offset), array_agg(message_id), array_agg(sent_at_ms), array_agg(attempt), array_agg(reason),
+        array_agg(record_offset), array_agg(message_id), array_agg(sent_at_ms), array_agg(attempt),
+        array_agg(
+            CASE WHEN reason = 'row_refused' AND (
+                SELECT true FROM :"schema".user_logins AS known
+                WHERE known.sent_at = to_timestamp(replay.sent_at_ms / 1000.0::float8) AND known.message_id = replay.message_id
+                LIMIT 1
+            ) THEN NULL ELSE reason END
+        ),
         array_agg(field), array_agg(refusal)
     ) AS offsets
     FROM unnest(
