@@ -222,8 +222,14 @@ class ClaimedWriter:
 
     async def _write_held(self, held: Batch) -> None:
         """Write dead letters that were held back."""
-        for part in held.statements():
-            refusal = await self._try(part, None)
+        todo = list(held.statements())
+        while todo:
+            part = todo.pop(0)
+            try:
+                refusal = await self._try(part, None)
+            except (_TooMuchError, StatementLimitError) as too_much:
+                todo[:0] = self._halves(part, too_much)
+                continue
             if refusal is not None:
                 raise _dead_letter_refused(refusal)
         self._refused_run.became_dead_letters()

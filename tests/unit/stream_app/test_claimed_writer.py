@@ -232,6 +232,20 @@ async def test_what_is_too_much_for_one_statement_is_halved_and_never_sent_for_e
     assert metrics.registry.get_sample_value("stream_batch_splits_total") == 3
 
 
+@pytest.mark.parametrize("error", [*TOO_MUCH, TIMED_OUT], ids=["broken", "limit", "timed-out"])
+async def test_dead_letters_held_back_that_are_too_much_for_one_statement_are_halved(error: PipelineError) -> None:
+    class TakesFewLetters(MemoryStore):
+        async def write(self, claim: Claim, batch: Batch, newest_ms: int | None = None) -> Written:
+            if len(batch.dead_letters) > 1 and not batch.row_offsets:
+                raise error
+            return await super().write(claim, batch, newest_ms)
+
+    store = TakesFewLetters(refuses_all=True)
+    writer = await claimed(store, [])
+    await writer.write(build([login()] * 4))
+    assert (store.rows, sorted(store.dead_letters.values()), store.positions[PLACE].next_offset) == ({}, [0, 1, 2, 3], 4)
+
+
 @pytest.mark.parametrize("error", TOO_MUCH, ids=["broken", "limit"])
 @pytest.mark.parametrize("body", [login(), b"x"], ids=["row", "dead-letter"])
 async def test_one_record_that_is_too_much_stops_the_partition_and_is_no_dead_letter(error: PipelineError, body: bytes) -> None:
