@@ -45,7 +45,7 @@ _WRITERS_MODES = (
     "RowExclusiveLock", "ShareUpdateExclusiveLock", "ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock",
 )  # fmt: skip
 _ALL_MODES = ("AccessShareLock", "RowShareLock", *_WRITERS_MODES)
-_CHANGED = (GIVEN, "stream_positions", "dead_letters", "reveal_audit", "operator_actions", RECORD)
+_CHANGED = (GIVEN, "stream_positions", "dead_letters", "replay_key", "reveal_audit", "operator_actions", RECORD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,6 +149,19 @@ def test_upgraded_table_new_table_and_schema_file_end_equal(
     postgres.drop_database(by_hand)
 
 
+def test_no_table_of_ours_is_overlooked(settings: PostgresSettings, cursor: Cursor) -> None:
+    """Where owners, functions and holders of locks are looked for."""
+    migrate(settings, lambda _: None)
+    cursor.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
+    made = {name for (name,) in cursor.fetchall()}
+    owners = "ALTER TABLE {} OWNER TO stream_analyst"
+    for name in made:
+        cursor.execute(owners.format(name))
+    warnings = "\n".join(state(settings).warnings)
+    assert {name for name in made if f"public.{name} belongs to stream_analyst" not in warnings} == set()
+    assert set(migrations._CHANGED) == made
+
+
 def test_roles_can_not_log_in_and_own_nothing(settings: PostgresSettings, cursor: Cursor) -> None:
     run(settings)
     assert all_rows(

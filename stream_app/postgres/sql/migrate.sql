@@ -48,7 +48,9 @@ SELECT relname, relkind, rolname, rolname = current_user OR rolsuper OR relowner
 )
 FROM pg_class JOIN pg_roles ON pg_roles.oid = relowner
 WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :'schema')
-  AND relname IN ('user_logins', 'stream_positions', 'dead_letters', 'reveal_audit', 'operator_actions', 'stream_migrations')
+  AND relname IN (
+      'user_logins', 'stream_positions', 'dead_letters', 'replay_key', 'reveal_audit', 'operator_actions', 'stream_migrations'
+  )
 ORDER BY relname;
 
 -- name: look_for_holders
@@ -66,7 +68,9 @@ ORDER BY pid;
 WITH RECURSIVE tables AS (
     SELECT oid FROM pg_class
     WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = :'schema')
-      AND relname IN ('user_logins', 'stream_positions', 'dead_letters', 'reveal_audit', 'operator_actions', 'stream_migrations')
+      AND relname IN (
+          'user_logins', 'stream_positions', 'dead_letters', 'replay_key', 'reveal_audit', 'operator_actions', 'stream_migrations'
+      )
     UNION SELECT inhrelid FROM pg_inherits JOIN tables ON inhparent = tables.oid
 ), parts AS (
     SELECT 'pg_constraint'::regclass::oid AS catalog, oid FROM pg_constraint WHERE conrelid IN (SELECT oid FROM tables)
