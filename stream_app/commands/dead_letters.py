@@ -114,6 +114,8 @@ def show(*, message_id: Any, reason: str, raw: bool) -> None:
         details = {"dead_letters": len(letters)}
         record_action(cursor, queries, action="dead-letters show", target=str(message_id), details=details, reason=reason)
         sealed = sealed_of(cursor, queries, letters)
+        if len(sealed) < len(letters):
+            raise FatalError(f"the dead letter with the message id {message_id} was purged meanwhile")
     # The connection is in autocommit: the line stands.
     shown = [(letter, _open(opener, letter, sealed[letter.key])) for letter in letters]
     if raw:
@@ -198,20 +200,25 @@ def export(*, file: Path, reason: str, opened: bool, **chosen: Any) -> None:
             raise FatalError(f"{file} exists already: nothing was written") from None
         except OSError as error:
             raise FatalError(f"can't write {file}: {error.strerror}") from error
+        written = 0
         try:
             with os.fdopen(descriptor, "wb") as out:
                 for chunk in in_chunks(letters):
                     sealed = sealed_of(cursor, queries, chunk)
                     for letter in chunk:
-                        out.write(_line(opener, letter, sealed[letter.key]))
+                        if letter.key in sealed:  # else it was purged meanwhile
+                            out.write(_line(opener, letter, sealed[letter.key]))
+                    written += len(sealed)
                 out.flush()
                 os.fsync(out.fileno())
         except BaseException:
             file.unlink()  # half of it would look like all of it
             raise
-    say(f"{len(letters)} written to {file}", to_stderr=wants_json())
+    if written < len(letters):
+        say(f"{len(letters) - written} were purged meanwhile", to_stderr=True)
+    say(f"{written} written to {file}", to_stderr=wants_json())
     if wants_json():
-        show_json({"written": len(letters)})
+        show_json({"written": written})
 
 
 def _line(opener: Opener | None, letter: ChosenLetter, sealed: bytes) -> bytes:

@@ -202,6 +202,24 @@ def test_an_export_that_fails_leaves_no_file(command: Command, letters: Letters,
     assert (result.exit_code, "doesn't open" in result.stderr, (tmp_path / "out").exists()) == (1, True, False)
 
 
+def test_what_is_purged_between_choice_and_reading_is_told(command: Command, letters: Letters, tmp_path: Path) -> None:
+    """Here the line about it purges: it is written between the two."""
+    letters.query(
+        "CREATE FUNCTION public.purge() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS"
+        " $$ BEGIN DELETE FROM public.dead_letters WHERE record_offset = 1; RETURN NEW; END $$;"
+        "CREATE TRIGGER purge AFTER INSERT ON operator_actions FOR EACH ROW EXECUTE FUNCTION public.purge()"
+    )
+    exported = command("dead-letters", "export", str(tmp_path / "out"), *REASON)
+    assert (exported.exit_code, exported.stderr) == (0, "1 were purged meanwhile\n")
+    assert [json.loads(line)["message_id"] for line in (tmp_path / "out").read_text().splitlines()] == [MESSAGE.format(2)]
+    letters.add(1, "not_json", b"sealed")
+    shown = command("dead-letters", "show", MESSAGE.format(1), *REASON)
+    assert (shown.exit_code, shown.stderr) == (
+        1,
+        f"Error: the dead letter with the message id {MESSAGE.format(1)} was purged meanwhile\n",
+    )
+
+
 def test_only_closed_ones_are_purged_and_only_old_ones(command: Command, letters: Letters) -> None:
     letters.query("UPDATE dead_letters SET failed_at = now() - interval '300 days'")
     assert command("dead-letters", "purge", "--older-than", "30", "--yes").stdout == "0 removed\n", "open"
