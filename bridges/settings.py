@@ -86,8 +86,3 @@ class BridgeSettings(KafkaSettings, LogSettings):
     def queue_name(self) -> str:
         """The last part of the queue's URL; the ``source`` header of each record."""
         return self.sqs_queue_url.rsplit("/", 1)[1]
-
-    @property
-    def queue_is_fifo(self) -> bool:
-        """SQS demands the suffix of each FIFO queue and refuses it for others."""
-        return self.queue_name.endswith(".fifo")

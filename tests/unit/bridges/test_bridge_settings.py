@@ -11,8 +11,6 @@ def test_defaults_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQS_QUEUE_URL", URL + ".fifo")
     settings = load(BridgeSettings)
     assert settings.queue_name == "login-queue.fifo"
-    assert settings.queue_is_fifo
-    assert not load(BridgeSettings, sqs_queue_url=URL).queue_is_fifo
 
 
 @pytest.mark.parametrize(
