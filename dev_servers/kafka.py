@@ -48,6 +48,7 @@ PROPERTIES: Mapping[str, str] = {
     "log.retention.bytes": "-1",
     "log.retention.check.interval.ms": "300000",
     "log.segment.bytes": str(256 * 1024 * 1024),
+    "log.cleaner.backoff.ms": "500",  # a topic that compacts does so while a test waits
     "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
     "delete.topic.enable": "true",
 }

@@ -140,8 +140,8 @@ class Chunk(Generic[RecordT]):
 
     __slots__ = (
         "_held_bytes", "_is_abandoned", "_next_bytes", "_packed_bytes", "_piece", "_pieces", "_record_bytes", "_reread",
-        "_reread_offset", "_taken", "_unpack", "first_offset", "has_unread", "next", "next_offset", "seek_number", "sequence",
-        "unpacked_bytes",
+        "_reread_offset", "_taken", "_unpack", "empty_before", "empty_within", "first_offset", "has_unread", "next", "next_offset",
+        "seek_number", "sequence", "unpacked_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -153,8 +153,14 @@ class Chunk(Generic[RecordT]):
         packed_bytes: int,
         seek_number: int,
         sequence: int,
+        empty_before: int = 0,
+        empty_within: int = 0,
     ) -> None:
-        """``unpack`` unpacks from an offset on; the next fetch is from ``next_offset``."""
+        """``unpack`` unpacks from an offset on; the next fetch is from ``next_offset``.
+
+        ``empty_before``: how many offsets since the chunk before are known to hold no record (control records, what transactions
+        took back). ``empty_within``: how many of its own.
+        """
         self.next: RecordT | Unread[RecordT] | Unreadable | None = first
         """The record that is taken next; None when there are no more."""
         self._next_bytes: int | None = None
@@ -162,6 +168,8 @@ class Chunk(Generic[RecordT]):
         self.next_offset = next_offset
         self.seek_number = seek_number
         self.sequence = sequence
+        self.empty_before = empty_before
+        self.empty_within = empty_within
         self.has_unread = isinstance(first, Unread)
         """Whether something in it takes long to go through, as far as is known."""
         self.unpacked_bytes = 0
@@ -273,6 +281,11 @@ class Chunk(Generic[RecordT]):
     def offsets_without_record(self) -> int:
         """How many of its offsets held no record; known when all records are taken."""
         return self.next_offset - self.first_offset - self._taken
+
+    @property
+    def offsets_compacted(self) -> int:
+        """How many of these are in no batch without records: compaction took what was there. Known likewise."""
+        return max(0, self.offsets_without_record - self.empty_within)
 
     def original(self, offset: int) -> RecordT:
         """A record that it holds, unpacked once more. To ask in ascending order is cheap: the chunk is gone through once.

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RetryableError
+from stream_app.chunk import Chunk
+from stream_app.compaction import CompactedRecords
+from stream_app.dead_letters import KafkaRecord
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Log, Store
 from stream_app.position_check import check_position
@@ -42,6 +45,7 @@ class Claiming:
         self._kafka = kafka
         self._store = store
         self._metrics = metrics
+        self._compacted = CompactedRecords(partition, metrics)
         self._log = log
         self._wall_clock = wall_clock
 
@@ -67,8 +71,9 @@ class Claiming:
             self._log.warning("rows_from_the_future", newest_ms=newest_ms, each_row_looked_up_for_seconds=round(ahead_seconds))
         return newest_ms
 
-    async def explain_gap(self, from_offset: int, to_offset: int) -> None:
-        """Say what became of offsets that did not come: lost to retention, or never records (control records, compaction)."""
+    async def explain_gap(self, from_offset: int, chunk: Chunk[KafkaRecord]) -> None:
+        """Say what became of offsets that did not come before a chunk: lost to retention, to compaction, or never records."""
+        to_offset, empty = chunk.first_offset, chunk.empty_before
         try:
             log_start, _ = await self._kafka.log_range(self._partition)
         except RetryableError:
@@ -76,6 +81,7 @@ class Claiming:
         lost = max(0, min(log_start, to_offset) - from_offset)
         self.count_lost(lost, from_offset)
         self._metrics.offsets_skipped.inc(to_offset - from_offset - lost)
+        self._compacted.count(to_offset - from_offset - lost - empty, from_offset + lost, to_offset)
 
     def count_lost(self, records: int, from_offset: int) -> None:
         """Count and tell of records that retention took before they were read."""

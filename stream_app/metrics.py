@@ -227,7 +227,13 @@ class WorkerMetrics:
             "Sent at of the newest row when a partition was last claimed; while it lies in the future each row is looked up.",
         )
         self.records_lost = counter("records_lost_total", "Records that Kafka's retention removed before they were read.")
-        self.offsets_skipped = counter("offsets_skipped_total", "Offsets that hold no record: control records or compaction.")
+        self.records_compacted = counter(
+            "records_compacted_total",
+            "Offsets whose records Kafka's compaction removed, read or not; what is read again is counted again.",
+        )
+        self.offsets_skipped = counter(
+            "offsets_skipped_total", "Offsets that hold no record: control records, what transactions took back, compaction."
+        )
         self.rebalances = counter("rebalances_total", "Assignments received from the consumer group.")
         self.rebalance_seconds = histogram(
             "rebalance_seconds", "From partitions taken back by the group to the next assignment.", PAUSE_BUCKETS

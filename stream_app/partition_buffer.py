@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from stream_app.batch import Batch, BatchBuilder, KafkaRecord
 from stream_app.chunk import Chunk
+from stream_app.compaction import CompactedRecords
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Budget
 from stream_app.positions import Partition
@@ -45,6 +46,7 @@ class PartitionBuffer:
         self._policy = policy
         self._budget = budget
         self._metrics = metrics
+        self._compacted = CompactedRecords(partition, metrics, monotonic)
         self._monotonic = monotonic
         self._window: Window[KafkaRecord] = Window(policy)
         self._built: list[BuiltBatch] = []  # at most two
@@ -131,7 +133,7 @@ class PartitionBuffer:
 
     def _build(self, first_offset: int) -> BuiltBatch | None:
         started = self._monotonic()
-        packed, skipped = self._window.bytes, self._window.offsets_without_record
+        packed, skipped, compacted = self._window.bytes, self._window.offsets_without_record, self._window.offsets_compacted
         draft = self._builder.begin(self._partition, first_offset)
         next_offset, unpacked = first_offset, 0
         try:
@@ -140,6 +142,7 @@ class PartitionBuffer:
                 next_offset, unpacked = records[-1].offset + 1, unpacked + size
             if unpacked:
                 self._metrics.offsets_skipped.inc(self._window.offsets_without_record - skipped)
+                self._compacted.count(self._window.offsets_compacted - compacted, first_offset, next_offset)
                 self._metrics.build_seconds.observe(self._monotonic() - started)
         except BaseException:
             self._budget.bytes_used -= packed - self._window.bytes

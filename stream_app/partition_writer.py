@@ -124,7 +124,7 @@ class PartitionWriter:
             self._read_again("the log went back")
             return
         if chunk.first_offset > expected:
-            self._gap_tasks.add(task := asyncio.create_task(self._claiming.explain_gap(expected, chunk.first_offset)))
+            self._gap_tasks.add(task := asyncio.create_task(self._claiming.explain_gap(expected, chunk)))
             task.add_done_callback(self._gap_tasks.discard)
         self._buffer.add(chunk)
         self._next_sequence += 1  # only now: what could not be kept must not count as received

@@ -54,6 +54,8 @@ class Window(Generic[RecordT]):
         """The record that has waited longest; an attribute, since the metrics thread looks at it too."""
         self.offsets_without_record = 0
         """Of all chunks that were taken whole, since the window was made."""
+        self.offsets_compacted = 0
+        """Likewise."""
         self._chunks: deque[Chunk[RecordT]] = deque()
         self._is_left_for_bytes = False
 
@@ -122,7 +124,9 @@ class Window(Generic[RecordT]):
         return grown
 
     def _pop(self) -> None:
-        self.offsets_without_record += self._chunks.popleft().offsets_without_record
+        chunk = self._chunks.popleft()
+        self.offsets_without_record += chunk.offsets_without_record
+        self.offsets_compacted += chunk.offsets_compacted
 
     def _opens(self, now: float) -> None:
         self.due_at = now + self.policy.seconds

@@ -44,7 +44,10 @@ LATE = [fires(name) for name in ("DataIsLate", "DataIsOftenLate", "DataIsSometim
 POSTGRES_AWAY = fires("DependencyIsAway", job="worker", dependency="postgres")
 STOPPED = fires("PartitionIsStopped", topic="logins", partition="3")
 OPEN = fires("TransactionIsOpen", topic="logins", partition="3")
-LOSSES = [fires(name) for name in ("RecordsAreLost", "TopicRetentionIsNear", "QueueRetentionIsNear", "MostAreDeadLetters")]
+LOSSES = [
+    fires(name)
+    for name in ("RecordsAreLost", "TopicCompacts", "TopicRetentionIsNear", "QueueRetentionIsNear", "MostAreDeadLetters")
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ class FakeLog:
     log_start: int = 0
     open_from: int | None = None
     """First offset of a transaction that is open: nothing is given out from there on."""
+    control: frozenset[int] = frozenset()
+    """Offsets of control records: the gaps that are none."""
     id: str | None = "the first"
     paused: bool = True
     _next_offset: int | None = None
@@ -54,9 +56,11 @@ class FakeLog:
         found = [r for r in self.records if r.offset in readable][:count]
         if not found:
             return None
+        first, began = found[0].offset, self._next_offset
         self._next_offset = found[-1].offset + 1
         self._sequence += 1
-        return chunk(found, seek_number=self._seek_number, sequence=self._sequence - 1)
+        before, within = (len(self.control & {*offsets}) for offsets in (range(began, first), range(first, self._next_offset)))
+        return chunk(found, seek_number=self._seek_number, sequence=self._sequence - 1, empty=(before, within))
 
     def deliver(self, writer: PartitionWriter, count: int) -> bool:
         fetched = self.fetch(count)

@@ -123,9 +123,14 @@ def builder(methods: str = "", app_version_encoding: AppVersionEncoding = "order
 
 
 def chunk(
-    found: Sequence[ConsumerRecord[bytes, bytes]], *, next_offset: int | None = None, seek_number: int = 0, sequence: int = 0
+    found: Sequence[ConsumerRecord[bytes, bytes]],
+    *,
+    next_offset: int | None = None,
+    seek_number: int = 0,
+    sequence: int = 0,
+    empty: tuple[int, int] = (0, 0),
 ) -> Chunk[KafkaRecord]:
-    """A chunk of these records, packed to a tenth of what they take."""
+    """A chunk of these records, packed to a tenth of what they take. ``empty``: offsets of control records before and within it."""
     return Chunk(
         found[0],
         lambda start: iter([Piece(iter([one for one in found if one.offset >= start]), len(found), 0)]),
@@ -133,6 +138,8 @@ def chunk(
         packed_bytes=memory_bytes(found) // 10,
         seek_number=seek_number,
         sequence=sequence,
+        empty_before=empty[0],
+        empty_within=empty[1],
     )
 
 

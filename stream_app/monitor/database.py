@@ -26,6 +26,10 @@ class TableFacts:
     """What changes slowly."""
 
     open_dead_letters: dict[str, int]
+    oldest_dead_letter_seconds: dict[str, float]
+    """Of the open ones, by reason."""
+    records_skipped: int
+    """Over which operators have moved this group's positions in this topic forward, ever."""
     reveals: dict[str, Reveals]
     table_bytes: dict[str, int]
     sessions: int
@@ -44,14 +48,17 @@ class Database:
 
     def positions(self) -> dict[int, int]:
         """The next offset by partition; partitions that were never claimed are missing. Raises :class:`PipelineError`."""
-        place = {"consumer_group": self._settings.consumer_group, "topic": self._settings.kafka_topic}
-        return dict(self._rows("monitor_positions", place))
+        return dict(self._rows("monitor_positions", self._place()))
 
     def table_facts(self) -> TableFacts:
         """Counts and sizes. Raises :class:`PipelineError`."""
         ((sessions, sessions_max),) = self._rows("monitor_sessions")
+        ((records_skipped,),) = self._rows("monitor_records_skipped", self._place())
+        dead_letters = self._rows("monitor_open_dead_letters")
         return TableFacts(
-            open_dead_letters=dict(self._rows("monitor_open_dead_letters")),
+            open_dead_letters={reason: count for reason, count, _ in dead_letters},
+            oldest_dead_letter_seconds={reason: float(seconds) for reason, _, seconds in dead_letters},
+            records_skipped=int(records_skipped),
             reveals={field: Reveals(calls, tokens) for field, calls, tokens in self._rows("monitor_reveals")},
             table_bytes=dict(self._rows("monitor_table_bytes")),
             sessions=sessions,
@@ -62,6 +69,9 @@ class Database:
         """Let go of the connection."""
         self._connection = None
         self._opened.close()
+
+    def _place(self) -> dict[str, str]:
+        return {"consumer_group": self._settings.consumer_group, "topic": self._settings.kafka_topic}
 
     def _rows(self, query: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         connection, self._connection = self._connection, None

@@ -36,6 +36,22 @@ class RevealCounters(Collector):
         yield from (calls, tokens)
 
 
+class SkippedCounter(Collector):
+    """The total of the table operator_actions as a counter; likewise."""
+
+    def __init__(self) -> None:
+        self.by_topic: Mapping[str, int] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """For the registry."""
+        skipped = CounterMetricFamily(
+            "monitor_records_skipped", "Offsets over which `positions reset` has moved positions forward.", labels=["topic"]
+        )
+        for topic, records in self.by_topic.items():
+            skipped.add_metric([topic], records)
+        yield skipped
+
+
 class MonitorMetrics:
     """The metric objects and the registry that `/metrics` serves."""
 
@@ -84,16 +100,31 @@ class MonitorMetrics:
             partition,
         )
         self.topic_retention = gauge("topic_retention_seconds", "How long Kafka keeps a record; 0: for ever.")
+        self.topic_compacts = gauge(
+            "topic_compacts", "1 while the topic's cleanup.policy has Kafka remove records whose key came again, read or not."
+        )
+        self.topic_compaction_accepted = gauge("topic_compaction_accepted", "1 with KAFKA_TOPIC_COMPACTED=accept.")
         self.open_dead_letters = gauge("open_dead_letters", "Dead letters without a resolution.", ("reason",))
+        self.oldest_dead_letter = gauge(
+            "oldest_open_dead_letter_seconds", "Age of the oldest one without a resolution; 0 without one.", ("reason",)
+        )
         self.reveals = RevealCounters()
         self.registry.register(self.reveals)
+        self.skipped = SkippedCounter()
+        self.registry.register(self.skipped)
         self.database_sessions = gauge("database_sessions", "Connections to Postgres, of all its clients.")
         self.database_sessions_max = gauge("database_sessions_max", "max_connections of Postgres.")
         self.table_bytes = gauge("table_bytes", "What a table takes on disk, its indexes included.", ("table",))
         for reason in Reason:
             self.open_dead_letters.labels(reason.value)
+            self.oldest_dead_letter.labels(reason.value)
 
     def show_dead_letters(self, by_reason: Mapping[str, int]) -> None:
         """The open ones; a reason that has none shows 0."""
         for reason in Reason:
             self.open_dead_letters.labels(reason.value).set(by_reason.get(reason.value, 0))
+
+    def show_oldest_dead_letters(self, seconds: Mapping[str, float]) -> None:
+        """How old the oldest open one is, likewise."""
+        for reason in Reason:
+            self.oldest_dead_letter.labels(reason.value).set(seconds.get(reason.value, 0.0))

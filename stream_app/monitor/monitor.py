@@ -71,6 +71,7 @@ class Monitor:
         self._oldest_hidden: _Oldest = {}
         metrics.freshness_objective_seconds.set(settings.freshness_objective_seconds)
         metrics.freshness_objective_ratio.set(settings.freshness_objective_ratio)
+        metrics.topic_compaction_accepted.set(settings.kafka_topic_compacted == "accept")
 
     def run(self, stopping: Event) -> None:
         """Look every few seconds."""
@@ -129,7 +130,9 @@ class Monitor:
         if self._monotonic() >= self._tables_due_at:
             facts = self._database.table_facts()
             self._metrics.show_dead_letters(facts.open_dead_letters)
+            self._metrics.show_oldest_dead_letters(facts.oldest_dead_letter_seconds)
             self._metrics.reveals.by_field = facts.reveals
+            self._metrics.skipped.by_topic = {self._topic: facts.records_skipped}
             self._metrics.database_sessions.set(facts.sessions)
             self._metrics.database_sessions_max.set(facts.sessions_max)
             for table, size in facts.table_bytes.items():
@@ -139,7 +142,9 @@ class Monitor:
     def _ask_kafka(self) -> None:
         self._ranges = self._log.ranges()
         if self._ranges:
-            self._metrics.topic_retention.set(self._log.retention_seconds())
+            keeping = self._log.keeping()
+            self._metrics.topic_retention.set(keeping.retention_seconds)
+            self._metrics.topic_compacts.set(keeping.compacts)
         self._look_for_transactions()
         positions = {partition: self._position(partition) for partition in self._ranges}
         readable = {

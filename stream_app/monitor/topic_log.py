@@ -24,6 +24,15 @@ class Times(NamedTuple):
     """Its timestamp in Kafka, by which retention removes it: later by what it waited in SQS, be it days."""
 
 
+class Keeping(NamedTuple):
+    """What Kafka removes of a topic by itself."""
+
+    retention_seconds: float
+    """How long it keeps a record; 0: for ever."""
+    compacts: bool
+    """Whether it removes records whose key came again."""
+
+
 class LogRange(NamedTuple):
     """Of a partition's log."""
 
@@ -84,12 +93,12 @@ class TopicLog:
             for partition, start in starts.items()
         }
 
-    def retention_seconds(self) -> float:
-        """How long the topic keeps a record; 0: for ever."""
+    def keeping(self) -> Keeping:
+        """What the topic does with records in time."""
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
         futures = self._admin.describe_configs([resource], request_timeout=REQUEST_SECONDS)
-        milliseconds = float(self._asked(lambda: futures[resource].result(REQUEST_SECONDS))["retention.ms"].value)
-        return max(0.0, milliseconds / 1_000)
+        found = self._asked(lambda: futures[resource].result(REQUEST_SECONDS))
+        return Keeping(max(0.0, float(found["retention.ms"].value) / 1_000), "compact" in found["cleanup.policy"].value.split(","))
 
     def times(self, offsets: Mapping[int, int]) -> dict[int, Times]:
         """Those of the first record that can be read at or after each partition's offset.

@@ -57,6 +57,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._seek_numbers: dict[TopicPartition, int] = {}
         self._next_sequences: dict[TopicPartition, int] = {}
+        self._empty: dict[TopicPartition, int] = {}  # offsets of fetches without a record, since the last chunk or seek
 
     async def on_start(self) -> None:
         """Connect, again and again until it stands, what is asked about the topic and its log, and what fetches."""
@@ -145,9 +146,15 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
     ) -> dict[TopicPartition, Chunk[KafkaRecord]]:
         found = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=None)
         # From here on nothing is awaited: no seek comes between taking records and numbering them.
-        return {partition: self._numbered(partition, cast("PackedRecords", packed)) for partition, (packed,) in found.items()}
+        numbered = {partition: self._numbered(partition, cast("PackedRecords", packed)) for partition, (packed,) in found.items()}
+        return {partition: chunk for partition, chunk in numbered.items() if chunk is not None}
 
-    def _numbered(self, partition: TopicPartition, packed: PackedRecords) -> Chunk[KafkaRecord]:
+    def _numbered(self, partition: TopicPartition, packed: PackedRecords) -> Chunk[KafkaRecord] | None:
+        """None where there is no record: what there is in its place is told with the next one."""
+        empty = self._empty.pop(partition, 0) + packed.empty_before
+        if packed.first is None:
+            self._empty[partition] = empty
+            return None
         sequence = self._next_sequences.get(partition, 0)
         self._next_sequences[partition] = sequence + 1
         return Chunk(
@@ -157,6 +164,8 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
             packed_bytes=packed.packed_bytes,
             seek_number=self._seek_numbers.get(partition, 0),
             sequence=sequence,
+            empty_before=empty,
+            empty_within=packed.empty_within,
         )
 
     async def check_errors(self) -> None:
@@ -173,6 +182,7 @@ class BatchConsumerThread(driver.AIOKafkaConsumerThread):
         consumer.seek(partition, offset)  # drops what was fetched for the partition, without an await
         consumer.resume(partition)
         self._next_sequences[partition] = 0
+        self._empty.pop(partition, None)
         number = self._seek_numbers[partition] = self._seek_numbers.get(partition, 0) + 1
         return number
 

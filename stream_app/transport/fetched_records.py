@@ -36,13 +36,18 @@ _BEFORE_LENGTH_ENDS = 12
 
 @dataclass(frozen=True, slots=True)
 class PackedRecords:
-    """What one fetch brought of one partition; there is one record at least."""
+    """What one fetch brought of one partition."""
 
-    first: KafkaRecord | Unread[KafkaRecord] | Unreadable
+    first: KafkaRecord | Unread[KafkaRecord] | Unreadable | None
+    """None: there is no record, only offsets of what is none."""
     unpack: Unpack[KafkaRecord]
     next_offset: int
     """Where the next fetch begins."""
     packed_bytes: int
+    empty_before: int
+    """How many offsets before the first record are those of control records, and of what transactions took back."""
+    empty_within: int
+    """Likewise, of those behind it."""
 
 
 class KeptMemoryRecords(MemoryRecords):  # type: ignore[misc] # a class of aiokafka's C code, or of its Python code
@@ -87,7 +92,11 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
     result._assignment.state_value(partition).consumed_to(next_offset)  # noqa: SLF001
     fetched._records_iterator = None  # noqa: SLF001 - likewise
     result._partition_records = None  # noqa: SLF001 - as getall() says that there is no more
-    return [] if first is None else [PackedRecords(first, unpack, next_offset, len(packed))]
+    before = within = 0
+    if any(batch.is_control_batch or batch.is_transactional for batch in batches):  # not what our bridge writes
+        judged = _judged(partition, packed, aborted, fetched._isolation_level, start)  # noqa: SLF001
+        before, within = _empty(judged, start, next_offset if first is None else first.offset)
+    return [PackedRecords(first, unpack, next_offset, len(packed), before, within)]
 
 
 def first_of(
@@ -127,16 +136,38 @@ def _unpack(
 
     Whose records count is asked of ``PartitionRecords`` for each batch; records come from its C code without a Python call each.
     """
+    view = memoryview(packed)
+    judged = _judged(partition, packed, aborted, isolation_level, start)
+    for batch, (begin, end), holds_records in judged:
+        if holds_records and batch.next_offset > start:
+            yield from pieces(view[begin:end], batch, start)
+
+
+def _judged(
+    partition: TopicPartition, packed: bytes, aborted: Sequence[tuple[int, int]], isolation_level: int, start: int
+) -> Iterator[tuple[Any, tuple[int, int], bool]]:
+    """Each batch, where its bytes are, and whether it holds records: not those of control, nor what a transaction took back."""
     rules = PartitionRecords(partition, None, aborted, start, None, None, False, isolation_level)  # noqa: FBT003
     rules._records_iterator = None  # noqa: SLF001 - it holds the object, which holds it
     view = memoryview(packed)
     for batch, (begin, end) in batches_of(packed):
+        is_taken_back = False
         if isolation_level == READ_COMMITTED and batch.producer_id is not None:
             rules._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
             if batch.is_control_batch and rules._contains_abort_marker(plain_control_batch(view[begin:end], batch)):  # noqa: SLF001
                 rules._aborted_producers.discard(batch.producer_id)  # noqa: SLF001
-            if batch.is_transactional and batch.producer_id in rules._aborted_producers:  # noqa: SLF001
-                continue
-        if batch.is_control_batch or batch.next_offset <= start:
-            continue
-        yield from pieces(view[begin:end], batch, start)
+            is_taken_back = batch.is_transactional and batch.producer_id in rules._aborted_producers  # noqa: SLF001
+        yield batch, (begin, end), not (is_taken_back or batch.is_control_batch)
+
+
+def _empty(judged: Iterator[tuple[Any, tuple[int, int], bool]], start: int, first_offset: int) -> tuple[int, int]:
+    """How many offsets from ``start`` on are those of batches without records: before the first record, and behind it."""
+    before = within = 0
+    for batch, _, holds_records in judged:
+        if not holds_records:
+            offsets = max(0, batch.next_offset - max(start, batch.base_offset))
+            if batch.base_offset < first_offset:
+                before += offsets
+            else:
+                within += offsets
+    return before, within

@@ -122,6 +122,33 @@ BREAKAGES = (
         may=LATE,
     ),
     Breakage(
+        "the table's owner adds a NOT NULL column",
+        lambda monitored: monitored.run_sql(
+            "ALTER TABLE user_logins ADD COLUMN tenant text NOT NULL DEFAULT 'a'",
+            "ALTER TABLE user_logins ALTER COLUMN tenant DROP DEFAULT",
+        ),
+        lambda monitored: monitored.run_sql("ALTER TABLE user_logins DROP COLUMN tenant"),
+        (
+            ({"alertname": "RowsAreRefused", "topic": "logins", "sqlstate": "23502", "column": "tenant"}, 1.5),
+            ({"alertname": "PartitionStandsStill", "topic": "logins"}, 3.5),
+        ),
+        pages=("RowsAreRefused",),
+        may=LATE,
+    ),
+    Breakage(
+        "somebody has the topic compacted",
+        lambda monitored: monitored.set_cleanup_policy("compact,delete"),
+        lambda monitored: monitored.set_cleanup_policy("delete"),
+        (({"alertname": "TopicCompacts"}, 0.5),),
+        pages=("TopicCompacts",),
+    ),
+    Breakage(
+        "a dead letter is two days old",
+        lambda monitored: monitored.run_sql("UPDATE dead_letters SET failed_at = now() - interval '2 days'"),
+        lambda monitored: monitored.run_sql("UPDATE dead_letters SET resolution = 'discarded', resolved_at = now()"),
+        (({"alertname": "DeadLettersWaitForAPerson"}, 1.0),),
+    ),
+    Breakage(
         "most messages are of another kind",
         lambda monitored: send_poison(monitored, 9),
         lambda monitored: send_poison(monitored, 0),

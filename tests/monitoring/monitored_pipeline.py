@@ -4,12 +4,13 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import cycle
 from pathlib import Path
 
 import psycopg2
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from monitoring.quicker_rules import write_quicker_rules
 
 from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
@@ -141,6 +142,19 @@ class MonitoredPipeline:
     def unlock_table(self) -> None:
         """Its session ends."""
         self._session.close()
+
+    def run_sql(self, *statements: str) -> None:
+        """As the owner of the tables, in one transaction."""
+        with closing(psycopg2.connect(self.pipeline.postgres.dsn)) as session, session, session.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def set_cleanup_policy(self, policy: str) -> None:
+        """Somebody alters the topic."""
+        admin = AdminClient({"bootstrap.servers": self.pipeline.kafka.bootstrap_servers})
+        change = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        topic = ConfigResource(ResourceType.TOPIC, "logins", incremental_configs=[change])
+        admin.incremental_alter_configs([topic])[topic].result(WAIT_SECONDS)
 
     def firing(self) -> list[dict[str, str]]:
         """The labels of the alerts that fire, but for signals to machines."""

@@ -68,6 +68,7 @@ def registries() -> list[CollectorRegistry]:
     worker.use_keys([("MASKING_KEYSET_FILE", 1, True)])
     monitor = MonitorMetrics()
     monitor.reveals.by_field = {}
+    monitor.skipped.by_topic = {"logins": 0}
     for gauge in (
         monitor.log_start_offset,
         monitor.log_end_offset,

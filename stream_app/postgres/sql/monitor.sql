@@ -3,8 +3,17 @@
 SELECT partition, next_offset FROM :"schema".stream_positions WHERE consumer_group = %(consumer_group)s AND topic = %(topic)s;
 
 -- name: monitor_open_dead_letters
--- How many are open, by reason.
-SELECT reason, count(*) FROM :"schema".dead_letters WHERE resolution IS NULL GROUP BY reason;
+-- How many are open, by reason, and for how many seconds the oldest one is there, by the server's clock.
+SELECT reason, count(*), greatest(0, extract(epoch FROM now() - min(failed_at))) FROM :"schema".dead_letters
+WHERE resolution IS NULL GROUP BY reason;
+
+-- name: monitor_records_skipped
+-- Over how many offsets operators have moved positions forward. No topic's name has a slash. What an operator writes by hand may not be
+-- a number.
+SELECT coalesce(sum((details ->> 'skipped')::numeric) FILTER (WHERE jsonb_typeof(details -> 'skipped') = 'number'), 0)
+FROM :"schema".operator_actions
+WHERE action = 'positions reset' AND left(target, length(%(topic)s) + 1) = %(topic)s || '/'
+  AND right(target, length(%(consumer_group)s) + 4) = ' of ' || %(consumer_group)s;
 
 -- name: monitor_reveals
 -- How often values of each field were asked for, and how many.

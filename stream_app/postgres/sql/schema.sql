@@ -169,7 +169,8 @@ GRANT INSERT (consumer_group, topic, partition, next_offset, epoch, owner, topic
 
 -- Positions and counts: no record's content, no reason for a reveal, nobody's name.
 GRANT SELECT (consumer_group, topic, partition, next_offset, updated_at) ON :"schema".stream_positions TO stream_monitor;
-GRANT SELECT (reason, resolution) ON :"schema".dead_letters TO stream_monitor;
+GRANT SELECT (reason, resolution, failed_at) ON :"schema".dead_letters TO stream_monitor;
+GRANT SELECT (action, target, details) ON :"schema".operator_actions TO stream_monitor;
 GRANT SELECT (field, tokens) ON :"schema".reveal_audit TO stream_monitor;
 
 -- Which of these messages' rows hold something else than this: what the worker asks of messages that came again, without a right to

@@ -143,7 +143,21 @@ async def test_batches_in_the_forms_before_kafka_0_11_are_delivered(magic: Liter
 
 async def test_a_fetch_without_a_record_is_passed_over() -> None:
     found, assignment = await fetched(packed([login()] * 2, producer=7))
-    assert (found, assignment.position) == ([], 2)
+    assert [(it.first, it.empty_before, it.empty_within) for it in found] == [(None, 2, 0)]
+    assert assignment.position == 2
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [(0, (0, 3)), (1, (0, 3)), (2, (3, 0)), (3, (2, 0)), (5, (0, 0)), (6, (0, 0))],
+)
+async def test_offsets_of_control_and_of_what_was_taken_back_are_told_from_those_that_are_missing(
+    start: int, expected: tuple[int, int]
+) -> None:
+    """Records 0 and 1; 2 and 3 taken back by 4; 5 to 9 are missing; 10."""
+    batches = {2: packed([login()] * 2), 4: packed([login()] * 2, 2, producer=7), 5: aborted(7, 4), 11: packed([login()], 10)}
+    (it,), _ = await fetched(b"".join(batch for end, batch in batches.items() if end > start), start)
+    assert (it.empty_before, it.empty_within) == expected
 
 
 async def test_a_partition_that_was_sought_or_paused_meanwhile_gives_nothing() -> None:
@@ -198,7 +212,7 @@ async def test_a_fetch_that_is_through_leaves_nothing_to_the_garbage_collector()
         piece = next(pieces)
         assert isinstance(piece, Piece)
         assert next(piece.records).offset == 1
-        kept = weakref.ref(pieces.gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
+        kept = weakref.ref(pieces.gi_frame.f_locals["judged"].gi_frame.f_locals["rules"])  # type: ignore[attr-defined] # the generator of aiokafka
         assert (len(list(piece.records)), list(pieces)) == (8, [])
         del it, pieces, piece
         assert kept() is None

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import structlog
 import virtual_time
 from fake_log import FakeLog
 from login_records import chunk, logins
@@ -166,15 +167,35 @@ def test_a_chunk_fetched_before_the_seek_counts_for_nothing() -> None:
     virtual_time.run(scene())
 
 
-def test_a_gap_in_the_log_is_counted_and_passed() -> None:
+@pytest.mark.parametrize("chunk", [5, 10], ids=["between chunks", "within one"])
+@pytest.mark.parametrize("control", [frozenset(), frozenset({6}), frozenset({5, 6, 7})], ids=len)
+def test_a_gap_is_counted_and_passed_and_as_compacted_where_no_control_record_is(control: frozenset[int], chunk: int) -> None:
     async def scene() -> None:
-        it = Scene()
+        it = Scene(log=FakeLog(control=control))
         it.log.append(*logins(5))
         it.log.append(*logins(5), offset=8)
-        async with it.opened() as writer:
-            await it.drain(writer, chunk=5)
+        with structlog.testing.capture_logs() as lines:
+            async with it.opened() as writer:
+                await it.drain(writer, chunk=chunk)
         assert sorted(it.store.offsets()) == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
         assert (it.count("offsets_skipped_total"), it.count("records_lost_total")) == (3, 0)
+        missing = 3 - len(control)
+        assert it.count("records_compacted_total") == missing
+        said = [line["records"] for line in lines if line["event"] == "records_lost_by_compaction"]
+        assert said == [missing] * bool(missing)
+
+    virtual_time.run(scene())
+
+
+def test_what_retention_took_is_not_told_as_compacted() -> None:
+    async def scene() -> None:
+        it = Scene(log=FakeLog(control=frozenset({6})))
+        it.log.append(*logins(20))
+        async with it.opened() as writer:
+            it.log.deliver(writer, 5)
+            it.log.log_start = 9
+            await it.drain(writer)
+        assert (it.count("records_lost_total"), it.count("records_compacted_total")) == (4, 0)
 
     virtual_time.run(scene())
 
