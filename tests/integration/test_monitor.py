@@ -15,7 +15,7 @@ import pytest
 import structlog
 from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 from login_records import SENT_AT_BOUNDS
 from packed_bombs import CODECS, MEBIBYTE, bomb
@@ -412,6 +412,62 @@ def test_it_counts_dead_letters_that_are_open_and_reveals(scene: Scene) -> None:
     assert (scene.value("database_sessions") or 0) >= 1
     assert (scene.value("table_bytes", table="dead_letters") or 0) > 0
     assert scene.value("topic_retention_seconds") == 7_200
+
+
+def test_it_tells_how_long_a_dead_letter_has_been_open(scene: Scene) -> None:
+    def oldest(reason: str) -> float:
+        scene.clock_ahead += HOUR  # so that it looks at the tables again
+        scene.look()
+        return scene.value("oldest_open_dead_letter_seconds", reason=reason) or 0.0
+
+    assert oldest("not_json") == 0
+    scene.run(
+        "INSERT INTO dead_letters SELECT 'g', 't', 0, n, gen_random_uuid(), now(), 'not_json', NULL, '',"
+        " now() - n * interval '1 day', CASE WHEN n > 2 THEN 'replayed' END FROM generate_series(1, 5) AS n"
+    )
+    assert oldest("not_json") == pytest.approx(2 * 86_400, abs=60)
+    assert oldest("too_long") == 0
+    scene.run("UPDATE dead_letters SET resolution = 'discarded'")
+    assert oldest("not_json") == 0
+
+
+def test_it_tells_what_was_skipped_of_its_own_group_and_topic(scene: Scene) -> None:
+    assert scene.value("records_skipped_total", topic=scene.topic) is None, (
+        "a 0 at each start would look like a counter that began anew"
+    )
+    scene.look()
+    assert scene.value("records_skipped_total", topic=scene.topic) == 0
+    for action, target, details in (
+        ("positions reset", f"{scene.topic}/0 of g", '{"from": 5, "to": 12, "skipped": 7}'),
+        ("positions reset", f"{scene.topic}/1 of g", '{"from": 5, "to": 1, "skipped": 0}'),
+        ("positions reset", f"{scene.topic}/11 of g", '{"skipped": 4}'),
+        ("positions reset", f"{scene.topic}/0 of another", '{"skipped": 100}'),
+        ("positions reset", f"{scene.topic}-2/0 of g", '{"skipped": 100}'),
+        ("positions reset", f"{scene.topic}/0 of g", '{"skipped": "by hand"}'),
+        ("positions reset", f"{scene.topic}/0 of g", "{}"),
+        ("positions adopt", f"{scene.topic} of g by other", '{"0": 100}'),
+    ):
+        scene.run(
+            "INSERT INTO operator_actions (action, target, details, reason) VALUES (%s, %s, %s, 'ticket 1')",
+            action,
+            target,
+            details,
+        )
+    scene.clock_ahead = HOUR
+    scene.look()
+    assert scene.value("records_skipped_total", topic=scene.topic) == 11
+
+
+def test_a_topic_that_somebody_alters_is_told(scene: Scene) -> None:
+    scene.look()
+    assert (scene.value("topic_compacts"), scene.value("topic_compaction_accepted")) == (0, 0)
+    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
+    for policy, told in (("compact", 1), ("delete,compact", 1), ("delete", 0)):
+        change = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, scene.topic, incremental_configs=[change])
+        admin.incremental_alter_configs([resource])[resource].result(30)
+        while scene.value("topic_compacts") != told:  # the test's time limit is the bound
+            scene.look()
 
 
 def test_it_waits_for_a_topic_that_is_not_there_yet(kafka: Kafka, migrated_database: str) -> None:

@@ -250,14 +250,16 @@ def _kafka(board: Dashboard) -> None:
     )
     board.with_panel(
         graph(
-            "Lost to retention, or no records at all",
-            Query("sum(rate(stream_records_lost_total[$__rate_interval]))", "lost"),
+            "Lost, skipped, or no records at all",
+            Query("sum(rate(stream_records_lost_total[$__rate_interval]))", "lost to retention"),
+            Query("sum(rate(stream_records_compacted_total[$__rate_interval]))", "lost to compaction"),
+            Query("sum(max by (topic) (rate(monitor_records_skipped_total[$__rate_interval])))", "skipped by a person"),
             Query("sum(rate(stream_offsets_skipped_total[$__rate_interval]))", "offsets without a record"),
             unit="recps",
             width=8,
             top=1,
-            description="Lost: removed before they were read. Offsets without a record are control records or compaction, and "
-            "harmless.",
+            description="Lost: removed by Kafka before they were read, or maybe so. Skipped: passed over by `positions reset`. "
+            "Offsets without a record beside these are control records and what transactions took back, and harmless.",
         )
     )
 

@@ -76,10 +76,13 @@ def board() -> Dashboard:
         .with_panel(
             number(
                 "Records lost",
-                Query("sum(increase(stream_records_lost_total[$__range]))"),
+                Query(
+                    "sum(increase(stream_records_lost_total[$__range]))"
+                    " + sum(increase(stream_records_compacted_total[$__range]))"
+                ),
                 unit=COUNT,
                 bad_from=1,
-                description="Records that Kafka's retention removed before they were read, in the time shown.",
+                description="Records that Kafka's retention or compaction removed, in the time shown.",
             )
         )
         .with_panel(

@@ -63,11 +63,14 @@ def board() -> Dashboard:
         .with_panel(
             number(
                 "Records lost",
-                Query("sum(increase(stream_records_lost_total[$__range]))"),
+                Query(
+                    "sum(increase(stream_records_lost_total[$__range]))"
+                    " + sum(increase(stream_records_compacted_total[$__range]))"
+                ),
                 unit=COUNT,
                 bad_from=1,
                 width=4,
-                description="Removed by the topic's retention before they were read, in the time shown.",
+                description="Removed by the topic's retention before they were read, or by compaction, in the time shown.",
             )
         )
         .with_panel(
@@ -89,6 +92,14 @@ def board() -> Dashboard:
                 stacked=True,
                 values=True,
                 description="Without a resolution, by reason.",
+            )
+        )
+        .with_panel(
+            graph(
+                "How long have dead letters been open?",
+                Query("max by (reason) (monitor_oldest_open_dead_letter_seconds) > 0", "{{reason}}"),
+                unit="s",
+                description="The oldest of each reason; after a day somebody is told. Nothing but a person closes them.",
             )
         )
         .with_panel(
