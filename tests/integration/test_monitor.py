@@ -15,7 +15,7 @@ import pytest
 import structlog
 from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from login_records import SENT_AT_BOUNDS
 from packed_bombs import CODECS, MEBIBYTE, bomb
@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from record_batches import produce_packed
 from signal_masks import threads_that_take
 from structlog.testing import capture_logs
+from topic_settings import set_cleanup_policy
 
 from dev_servers.kafka import Kafka
 from dev_servers.pipeline_processes import PipelineProcesses
@@ -461,11 +462,8 @@ def test_it_tells_what_was_skipped_of_its_own_group_and_topic(scene: Scene) -> N
 def test_a_topic_that_somebody_alters_is_told(scene: Scene) -> None:
     scene.look()
     assert (scene.value("topic_compacts"), scene.value("topic_compaction_accepted")) == (0, 0)
-    admin = AdminClient({"bootstrap.servers": scene.bootstrap_servers})
     for policy, told in (("compact", 1), ("delete,compact", 1), ("delete", 0)):
-        change = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, scene.topic, incremental_configs=[change])
-        admin.incremental_alter_configs([resource])[resource].result(30)
+        set_cleanup_policy(scene.bootstrap_servers, scene.topic, policy)
         while scene.value("topic_compacts") != told:  # the test's time limit is the bound
             scene.look()
 

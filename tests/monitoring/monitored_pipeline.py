@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psycopg2
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from monitoring.quicker_rules import write_quicker_rules
+from topic_settings import set_cleanup_policy
 
 from dev_servers.local_pipeline import BRIDGE, MONITOR, LocalPipeline
 from dev_servers.made_up_logins import OTHER_KIND, made_up_logins
@@ -151,10 +151,7 @@ class MonitoredPipeline:
 
     def set_cleanup_policy(self, policy: str) -> None:
         """Somebody alters the topic."""
-        admin = AdminClient({"bootstrap.servers": self.pipeline.kafka.bootstrap_servers})
-        change = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
-        topic = ConfigResource(ResourceType.TOPIC, "logins", incremental_configs=[change])
-        admin.incremental_alter_configs([topic])[topic].result(WAIT_SECONDS)
+        set_cleanup_policy(self.pipeline.kafka.bootstrap_servers, "logins", policy)
 
     def firing(self) -> list[dict[str, str]]:
         """The labels of the alerts that fire, but for signals to machines."""

@@ -64,8 +64,7 @@ def board() -> Dashboard:
             number(
                 "Records lost",
                 Query(
-                    "sum(increase(stream_records_lost_total[$__range]))"
-                    " + sum(increase(stream_records_compacted_total[$__range]))"
+                    "sum(increase(stream_records_lost_total[$__range])) + sum(increase(stream_records_compacted_total[$__range]))"
                 ),
                 unit=COUNT,
                 bad_from=1,

@@ -65,6 +65,7 @@ def unpacked(it: PackedRecords, start: int) -> Iterator[KafkaRecord]:
 
 
 def taken(it: PackedRecords) -> list[KafkaRecord]:
+    assert it.first is not None
     assert not isinstance(it.first, (Unread, Unreadable))
     return [it.first, *unpacked(it, it.first.offset + 1)]
 
@@ -198,6 +199,7 @@ async def test_nothing_is_kept_unpacked_but_one_record() -> None:
         (it,), _ = await fetched(data)
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] < 1_300_000
+        assert it.first is not None
         assert it.first.offset == 0
     finally:
         tracemalloc.stop()
