@@ -30,6 +30,6 @@ def tell_service_links(settings: type[KafkaSettings]) -> None:
         log.info(
             "service_link_ignored",
             setting=name,
-            problem=f"it holds Kubernetes' address of a service called {service}, and no port of ours: the default is in force",
+            problem=f"it holds Kubernetes' address of a service called {service}, and no port of ours: it counts as not set",
             remedy="enableServiceLinks: false in the pod, another name for the service, or the setting in the container's env",
         )
