@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 60
 BRIDGE = ("-m", "bridges")
 FAUST = ("-m", "faust", "-A", "stream_app")
+PROGRAM = ("-c", "from stream_app.command_line import main; main()")
 
 # An import that fails before anything is composed, as in a broken image; what it says is no name of ours.
 BROKEN = "import sys; sys.modules['aiopg'] = None; from stream_app import app"
@@ -61,6 +62,7 @@ def only_line(stderr: str) -> dict[str, Any]:
         ((*FAUST, "worker"), {"LOG_FORMAT": "jsno"}, EXIT_REFUSED, "LOG_FORMAT: expected one of text, json"),
         ((*FAUST, "worker"), {"MASKING_KEYSET_FILE": "/nowhere"}, EXIT_REFUSED, "MASKING_KEYSET_FILE: "),
         ((*FAUST, "worker", "--nonsense"), {}, 2, "No such option: --nonsense"),
+        ((*PROGRAM, "--nonsense"), {}, 2, "No such option: --nonsense"),
         ((*FAUST, "monitor"), {"MONITOR_WEB_PORT": "x"}, EXIT_REFUSED, "MONITOR_WEB_PORT: expected a whole number"),
         ((*FAUST, "migrate"), {"WEB_PORT": "x"}, 1, "nobody listens at host and port of POSTGRES_DSN"),
     ],
