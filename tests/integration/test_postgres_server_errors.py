@@ -1,10 +1,11 @@
 """What a real server's refusals become: the class that says what to do, and no word of what was refused."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 import pytest
@@ -17,6 +18,8 @@ from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError, PipelineError, RetryableError
 from stream_app.postgres.connection import OPERATOR, WRITER, connect
 from stream_app.postgres.errors import RowRefusedError, StatementLimitError, retry_class
+from stream_app.postgres.pool import ConnectionPool
+from stream_app.postgres.preflight import DatabaseReadOnlyError, WriterPreflight
 from stream_app.postgres.settings import PostgresSettings
 
 VALUE = "203.0.113.7"
@@ -203,8 +206,10 @@ def test_errors_inside_come_out_translated_and_the_connection_is_closed(settings
 
 
 def test_a_standby_is_told_from_a_server_that_is_away(servers_directory: Path) -> None:
-    """It takes sessions and no writes; one without `hot_standby` takes no sessions, as a server that starts."""
+    """It takes sessions and no writes."""
     with Postgres(servers_directory / "postgres-standby") as server:
+        with closing(psycopg2.connect(server.dsn)) as connection, connection:
+            connection.cursor().execute(f"CREATE ROLE {WRITER}")
         server.stop()
         (server.directory / "data" / "standby.signal").touch()
         server.start()
@@ -218,5 +223,15 @@ def test_a_standby_is_told_from_a_server_that_is_away(servers_directory: Path) -
         writes = refused()
         assert "a standby (does POSTGRES_DSN name the primary, or target_session_attrs=read-write?)" in str(writes)
         assert retry_class(writes) == "25"
+        pool = ConnectionPool(PostgresSettings(postgres_dsn=SecretStr(server.dsn)), role=WRITER, application_name="t", size=1)
+
+        async def look() -> None:
+            try:
+                await WriterPreflight(pool, cast("Any", None)).session()  # the writer is for later steps
+            finally:
+                await pool.close()
+
+        with pytest.raises(DatabaseReadOnlyError, match=r"is a standby or in recovery.*target_session_attrs=read-write"):
+            asyncio.run(look())
         unfit = "no host of POSTGRES_DSN is what its target_session_attrs asks for (libpq: session is read-only)"
         assert str(refused(target_session_attrs="read-write")) == unfit
