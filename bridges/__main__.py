@@ -11,11 +11,11 @@ from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from bridges.sqs_queue import SqsQueue
 from bridges.step_threads import ThreadDiedError
-from pipeline import __version__, logs
+from pipeline import __version__, json_errors, logs
 from pipeline.ending import EXIT_REFUSED, Ending
 from pipeline.errors import FatalError
 from pipeline.operations import OperationsServer, Pages, read_token
-from pipeline.policy_in_force import kafka_policy
+from pipeline.policy_in_force import kafka_policy, tell_service_links
 from pipeline.printable import printable
 from pipeline.settings import load, settings_help
 from pipeline.stop_signals import call_on_stop_signal
@@ -57,6 +57,7 @@ def _run(settings: BridgeSettings) -> None:
     logs.configure(settings)
     logs.log_uncaught_errors()
     _log.info("policy_in_force", queue=settings.sqs_queue_url, **kafka_policy(settings))
+    tell_service_links(type(settings))
     metrics = BridgeMetrics()
     queue = SqsQueue(
         settings.sqs_queue_url,
@@ -89,4 +90,5 @@ def _run(settings: BridgeSettings) -> None:
 
 
 if __name__ == "__main__":
+    json_errors.begin()
     main()

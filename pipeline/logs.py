@@ -195,6 +195,7 @@ def log_uncaught_errors() -> None:
     """Have errors that nobody catches, and Python's warnings, logged: a log has nothing but lines of one form."""
     logging.captureWarnings(True)  # noqa: FBT003 - the library's own signature
     sys.excepthook = _log_uncaught
+    sys.unraisablehook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
     threading.excepthook = lambda args: _log_uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 

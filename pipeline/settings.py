@@ -104,6 +104,17 @@ class LogSettings(Settings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least severe event that is logged.")
 
 
+def wants_json_log() -> bool:
+    """Whether LOG_FORMAT asks for lines that a collector reads; a value that is none of its own does: `text` needs no setting."""
+    return os.environ.get("LOG_FORMAT", "") not in ("", "text")
+
+
+def service_links(settings: type[Settings]) -> list[str]:
+    """The settings that are not in force, since Kubernetes has put a service's address in their place: not set, as it seems."""
+    names = (name.upper() for name in settings.model_fields)
+    return [name for name in names if is_service_address(name, os.environ.get(name, ""))]
+
+
 SettingsT = TypeVar("SettingsT", bound=Settings)
 
 

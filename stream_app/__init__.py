@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     """``stream_app.app`` is the Faust App, made when it is asked for: importing a part of the package reads no setting."""
     if name == "app":
+        from pipeline import json_errors  # noqa: PLC0415 - before all else that may fail
+
+        json_errors.begin()
         from stream_app.application import app  # noqa: PLC0415 - see above
 
         return app

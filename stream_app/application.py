@@ -1,7 +1,7 @@
 """The composition root: the App that `faust -A stream_app` finds. Only this module knows the concrete classes.
 
-Importing it reads the settings and nothing else: no connection, no key. `worker` composes the rest before it starts
-(:meth:`StreamApp.compose`).
+Importing it reads the settings and nothing else: no connection, no key. `worker` composes the rest before it starts, and says what
+is wrong with them (:meth:`StreamApp.compose`): Faust imports this for every command.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import socket
 from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any, cast
 
-import click
 import faust
 import faust.app.base
 import structlog
@@ -27,7 +26,7 @@ from pipeline.errors import FatalError, PipelineError, RetryableError, SettingsE
 from pipeline.kafka_reachability import Reachability
 from pipeline.kafka_topic import ensure_topic
 from pipeline.operations import OperationsServer, Pages, read_token
-from pipeline.printable import printable
+from pipeline.policy_in_force import tell_service_links
 from pipeline.settings import load
 from stream_app.batch import BatchBuilder
 from stream_app.dead_letters import Sealer
@@ -111,6 +110,8 @@ class StreamApp(faust.App):
             autodiscover=False,
         )
         self.settings = settings
+        self.settings_error: SettingsError | None = None
+        """What is wrong with the worker's settings: told by the worker alone, other commands read their own."""
         self._is_refused = False
         self.finalize()  # there is no configuration to come; FAUST_STRICT forbids to look at it before this
 
@@ -120,6 +121,8 @@ class StreamApp(faust.App):
 
     def compose(self) -> None:
         """Make what the worker needs beyond the settings, and take its port. Raises :class:`FatalError`; opens no connection."""
+        if self.settings_error is not None:
+            raise self.settings_error
         settings = self.settings
         logs.configure(settings)
         logs.log_uncaught_errors()
@@ -193,6 +196,7 @@ class StreamApp(faust.App):
     async def on_start(self) -> None:
         """Serve health and metrics, then wait until all is there that is needed to write: Faust joins the group after this."""
         log.info("policy_in_force", **self._policy)
+        tell_service_links(type(self.settings))
         self.add_future(self.health.beat())
         if self._operations is not None:
             self._operations.start()
@@ -302,15 +306,16 @@ def make_app(settings: WorkerSettings) -> StreamApp:
     return application
 
 
-def _settings() -> WorkerSettings:
+def _app() -> StreamApp:
     try:
-        return load(WorkerSettings)
+        return make_app(load(WorkerSettings))
     except SettingsError as error:
-        click.echo(f"Error: {printable(str(error))}", err=True)
-        raise SystemExit(EXIT_REFUSED) from None
+        application = make_app(WorkerSettings.model_construct())  # of defaults, for Faust's command line
+        application.settings_error = error.with_traceback(None)
+        return application
 
 
-app = make_app(_settings())
+app = _app()
 
 from stream_app import commands  # noqa: E402 - after the App: its commands register themselves with Faust's command line
 

@@ -7,6 +7,7 @@ import click
 from faust.cli.base import cli
 
 import stream_app.commands  # noqa: F401 - puts them on the command line
+from pipeline import json_errors
 from stream_app.commands.faust_help import APP, PROGRAM, show_as_program
 
 
@@ -28,6 +29,7 @@ def _bridges() -> click.Group:
 
 def main() -> Any:
     """Run what the command line says."""
+    json_errors.begin()
     show_as_program()
     cli.add_command(_Bridge("bridge", help="Move messages from a queue into the Kafka topic that the workers read."))
     return cli.main([*APP.split(), *sys.argv[1:]], prog_name=PROGRAM)

@@ -168,7 +168,7 @@ class WorkerHealth:
         if self.starting:
             waiting_for.setdefault("start", "what is needed to write is looked at")
         elif not self._partitions.assigned:
-            waiting_for["assignment"] = "the Kafka consumer group has not told which partitions are ours"
+            waiting_for["assignment"] = "the Kafka consumer group is sharing the partitions out"
         details: dict[str, Any] = {}
         in_words: dict[str, Any] = {}
         if waiting_for:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from stream_app.batch import BatchBuilder
 from stream_app.chunk import Chunk
@@ -47,7 +47,7 @@ class Partitions:
         self._writers: dict[Partition, PartitionWriter] = {}
         self._committed: dict[Partition, int] = {}
         self.assigned = False
-        """Whether the group has told what is ours, be it nothing, and has not taken it back since."""
+        """Whether the group has told what is ours, and each of these has a writer; until the group takes it back."""
         self._monotonic = monotonic
         self._taken_back_at: float | None = None
         metrics.serve_partitions(self.gauges, wall_clock)
@@ -74,10 +74,11 @@ class Partitions:
                 on_budget_changed=self._on_budget_changed,
                 metrics=self._metrics,
             )
-
-    def told(self) -> None:
-        """The group has told what is ours."""
         self.assigned = True
+
+    def told(self, partitions: Collection[object]) -> None:
+        """The group has told what is ours: if anything is, :meth:`assign` follows, once the agents are there for it."""
+        self.assigned = not partitions
         self._metrics.rebalances.inc()
         if self._taken_back_at is not None:
             self._metrics.rebalance_seconds.observe(self._monotonic() - self._taken_back_at)

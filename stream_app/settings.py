@@ -60,8 +60,35 @@ class OperatorSettings(KafkaSettings, PostgresSettings):
     )
 
 
-class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSettings, LogSettings):
-    """What `faust -A stream_app` reads from the environment."""
+class MaskingSettings(Settings):
+    """How fields are masked, and with which keys."""
+
+    masking_keyset_file: Path | None = Field(
+        None, description="The masking keyset, made by `faust -A stream_app keys create`; readable by its owner only."
+    )
+    masking_hmac_keyset_file: Path | None = Field(
+        None, description="The keyset of the masking method `hmac`, where a field uses it."
+    )
+    masking_methods: str = Field(
+        "", description="Masking by field where it is not the default, such as `ip=hmac,device_id=redact`."
+    )
+
+    @field_validator("masking_methods")
+    @classmethod
+    def _known_methods(cls, text: str) -> str:
+        try:
+            parse_methods(text)
+        except SettingsError as error:
+            raise ValueError(str(error).removeprefix(f"{SETTING_METHODS}: ")) from error
+        return text
+
+
+class RevealSettings(MaskingSettings, PostgresSettings):
+    """What `faust -A stream_app reveal` reads from the environment."""
+
+
+class WorkerSettings(MaskingSettings, GroupSettings, SentAtSettings, KafkaSettings, PostgresSettings, LogSettings):
+    """What `faust -A stream_app worker` reads from the environment."""
 
     kafka_session_timeout_seconds: float = Field(
         10, ge=6, le=300, description="After this long without a sign of life a worker's partitions go to the others."
@@ -100,15 +127,6 @@ class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSetti
         le=64,
         description="Connections of one worker: so many partitions write at a time, and one more may build its micro-batch.",
     )
-    masking_keyset_file: Path | None = Field(
-        None, description="The masking keyset, made by `faust -A stream_app keys create`; readable by its owner only."
-    )
-    masking_hmac_keyset_file: Path | None = Field(
-        None, description="The keyset of the masking method `hmac`, where a field uses it."
-    )
-    masking_methods: str = Field(
-        "", description="Masking by field where it is not the default, such as `ip=hmac,device_id=redact`."
-    )
     dead_letter_public_keyset_file: Path | None = Field(
         None, description="The public keyset that seals dead letters, made by `faust -A stream_app keys create`."
     )
@@ -129,15 +147,6 @@ class WorkerSettings(GroupSettings, SentAtSettings, KafkaSettings, PostgresSetti
         description="Port of /metrics, /livez and /readyz; if taken, the next free one. `--web-port` goes before it.",
     )
     web_token_file: Path | None = Field(None, description=TOKEN_FILE_HELP)
-
-    @field_validator("masking_methods")
-    @classmethod
-    def _known_methods(cls, text: str) -> str:
-        try:
-            parse_methods(text)
-        except SettingsError as error:
-            raise ValueError(str(error).removeprefix(f"{SETTING_METHODS}: ")) from error
-        return text
 
     @field_validator("create_date_time_zone")
     @classmethod

@@ -21,7 +21,7 @@ from pipeline.setting_words import takes
 from pipeline.settings import Settings
 from pipeline.spelling import OWN_PREFIXES
 from stream_app.monitor.settings import MonitorSettings
-from stream_app.settings import OperatorSettings, WorkerSettings
+from stream_app.settings import OperatorSettings, RevealSettings, WorkerSettings
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "settings.md"
 
@@ -32,6 +32,7 @@ PROCESSES: Final[Mapping[str, type[Settings]]] = {
     "worker": WorkerSettings,
     "monitor": MonitorSettings,
     "operator's commands": OperatorSettings,
+    "command `reveal`": RevealSettings,
 }
 
 NAMES_INTRODUCTION: Final = '''\
@@ -58,7 +59,8 @@ A misspelt one stops it, too: a variable that is nearly a setting's name (`MASKI
 any that is no setting of our three processes and begins with one of
 {own_prefixes}.
 The line names the right one. Variables of others are let alone, Kubernetes' service links among them, whatever a service is called
-(`WEB_PORT=tcp://…` is no port of ours). One that looks like ours and isn't can be set empty for our processes.
+(`WEB_PORT=tcp://…` is no port of ours: it counts as not set, and the log says so). One that looks like ours and isn't can be
+set empty for our processes.
 
 Variables of libraries don't reach in: not Faust's (`APP_VERSION`, `BROKER_URL`, `FAUST_DEBUG`, …), libpq's (`PGHOST`, `PGSSLMODE`,
 `PGTZ`, …; POSTGRES_DSN says all that they can) or the Prometheus client's (`PROMETHEUS_MULTIPROC_DIR`).
@@ -68,8 +70,8 @@ A file that holds a secret (a keyset, POSTGRES_PASSWORD_FILE, POSTGRES_SSLKEY) m
 belongs to the process's own user. One of another user, such as a mounted secret, is theirs to guard. A process that runs as root
 owns what is mounted: mount it with mode 0400 there.
 
-The bridge is `python -m bridges sqs`, the worker `faust -A stream_app worker`, the monitor `faust -A stream_app monitor`; the other
-`faust -A stream_app` commands read the worker's variables too.
+The bridge is `python -m bridges sqs`, the worker `faust -A stream_app worker`, the monitor `faust -A stream_app monitor`. Each
+other `faust -A stream_app` command reads what its `--help` lists; one that serves nothing looks at no port.
 
 AWS credentials, region and endpoint are boto3's own business: it reads `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
 `AWS_DEFAULT_REGION`, `AWS_PROFILE`, `AWS_ENDPOINT_URL_SQS`, the role of the machine and so on, as its documentation says.

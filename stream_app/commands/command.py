@@ -14,17 +14,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import structlog
 from faust.cli.base import State, cli
 
+from pipeline import json_errors
 from pipeline.ending import EXIT_REFUSED
 from pipeline.errors import PipelineError
 from pipeline.foreign_variables import names_shut_out
 from pipeline.printable import printable
+from pipeline.settings import wants_json_log
 
 __all__ = [
     "Command", "Group", "ProcessCommand", "QuietCommand",
-    "cli", "json_option", "named", "say", "show_json", "show_table", "wants_json",
+    "cli", "json_option", "named", "refused", "say", "say_error", "show_json", "show_table", "wants_json",
 ]  # fmt: skip
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Command(click.Command):
@@ -42,12 +47,18 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except PipelineError as error:
-            refused = click.ClickException(printable(str(error)))
-            refused.exit_code = self.exit_code_of_errors
-            raise refused from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise refused(error, self.exit_code_of_errors) from error
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
+        except (click.Abort, EOFError, KeyboardInterrupt) as error:
+            if not wants_json_log():
+                raise
+            say_error("aborted")
+            raise click.exceptions.Exit(1) from error
         except Exception as error:
+            if wants_json_log():
+                log.critical("uncaught_error", exc_info=error)
+                raise click.exceptions.Exit(1) from error
             click.echo("".join(traceback.format_tb(error.__traceback__)), err=True, nl=False)
             raise click.ClickException(f"unexpected {type(error).__name__}: please report it with the lines above") from error
 
@@ -88,9 +99,27 @@ def wants_json() -> bool:
     return state is not None and bool(state.json)
 
 
+def refused(error: PipelineError, exit_code: int) -> click.ClickException:
+    """An error of ours, as click shows it and ends the process with it."""
+    shown = click.ClickException(printable(str(error)))
+    shown.exit_code = exit_code
+    return shown
+
+
 def say(line: str = "", *, to_stderr: bool = False) -> None:
-    """Print one line for a person to read."""
-    click.echo(printable(line), err=to_stderr)
+    """Print one line for a person to read; in a JSON log, what goes to standard error is a line of it."""
+    if to_stderr and wants_json_log():
+        log.warning("command_says", text=line)
+    else:
+        click.echo(printable(line), err=to_stderr)
+
+
+def say_error(problem: str) -> None:
+    """Say what is wrong, and go on: the exit code will be 1."""
+    if wants_json_log():
+        json_errors.tell_error(problem, 1)
+    else:
+        say(f"Error: {problem}", to_stderr=True)
 
 
 def show_json(content: Any) -> None:

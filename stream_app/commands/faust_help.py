@@ -14,7 +14,7 @@ from pipeline import __version__
 from pipeline.settings import Settings, settings_help
 from stream_app.monitor.settings import MonitorSettings
 from stream_app.postgres.settings import PostgresSettings
-from stream_app.settings import WorkerSettings
+from stream_app.settings import RevealSettings, WorkerSettings
 
 NOT_OURS = ("agents", "clean-versions", "completion", "livecheck", "model", "models", "reset", "send", "tables")
 PROGRAM = "login-stream"
@@ -26,7 +26,7 @@ SETTINGS: Mapping[str, type[Settings]] = {
     "migrate": PostgresSettings,
     "monitor": MonitorSettings,
     "positions": PostgresSettings,
-    "reveal": WorkerSettings,
+    "reveal": RevealSettings,
     "reveals": PostgresSettings,
     "worker": WorkerSettings,
 }

@@ -3,7 +3,7 @@
 import click
 
 from pipeline.settings import load
-from stream_app.commands.command import Command, cli, say
+from stream_app.commands.command import Command, cli, say, say_error
 from stream_app.postgres import migrations
 from stream_app.postgres.settings import PostgresSettings
 
@@ -32,7 +32,7 @@ def migrate(ctx: click.Context, *, check: bool) -> None:
     for warning in found.warnings:
         say(warning, to_stderr=True)
     for error in found.errors:
-        say(f"Error: no row can be written: {error}", to_stderr=True)
+        say_error(f"no row can be written: {error}")
     if (check and found.pending) or found.errors:
         ctx.exit(1)
     say("the database is up to date")

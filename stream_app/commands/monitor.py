@@ -9,6 +9,7 @@ import structlog
 from pipeline import logs
 from pipeline.ending import Ending
 from pipeline.operations import OperationsServer, Pages, read_token
+from pipeline.policy_in_force import tell_service_links
 from pipeline.settings import load
 from pipeline.stop_signals import call_on_stop_signal
 from stream_app.commands.command import ProcessCommand, cli
@@ -60,6 +61,7 @@ def monitor() -> None:
     logs.log_uncaught_errors()
     parameters = connection_parameters(settings, role=MONITOR, application_name="")  # what is wrong with them ends it here
     log.info("policy_in_force", **monitor_policy(settings, parameters))
+    tell_service_links(type(settings))
     stopping, ending = Event(), Ending(STOP_SECONDS)
 
     def told_to_stop() -> None:

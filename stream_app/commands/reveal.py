@@ -19,7 +19,7 @@ from stream_app.masking.policy import parse_methods
 from stream_app.masking.tokens import TokenError
 from stream_app.postgres.connection import PRIVACY_OFFICER, connect
 from stream_app.postgres.queries import load_queries
-from stream_app.settings import WorkerSettings
+from stream_app.settings import RevealSettings
 
 TOKENS_MAX = 1_000
 """In one go; each call leaves one line, and a line that stands for a whole table would say nothing."""
@@ -50,7 +50,7 @@ def reveal(ctx: click.Context, *, field: str, reason: str, tokens: tuple[str, ..
     tokens = tokens or _from_standard_input()
     if not 0 < len(tokens) <= TOKENS_MAX:
         raise click.UsageError(f"expected 1 to {TOKENS_MAX} tokens")
-    settings = load(WorkerSettings)
+    settings = load(RevealSettings)
     policy = parse_methods(settings.masking_methods)
     if policy.methods[field] not in WAYS_BACK:
         raise FatalError(f"{field} is masked by {policy.methods[field]} (MASKING_METHODS): there is no way back")

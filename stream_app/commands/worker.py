@@ -13,7 +13,7 @@ from mode import Worker as ModeWorker
 from pipeline.ending import EXIT_REFUSED
 from pipeline.errors import FatalError
 from pipeline.stop_signals import STOP_SIGNALS, call_on_stop_signal
-from stream_app.commands.command import say
+from stream_app.commands.command import refused
 
 if TYPE_CHECKING:  # the App's module imports this one
     from stream_app.application import StreamApp
@@ -85,7 +85,7 @@ class worker(faust_worker_command):  # noqa: N801 - the class's name is the comm
         try:
             cast("StreamApp", self.app).compose()
         except FatalError as error:
-            say(f"Error: {error}", to_stderr=True)
+            refused(error, EXIT_REFUSED).show()
             raise SystemExit(EXIT_REFUSED) from error  # Faust shows a traceback for any other exception
         _collect_garbage_less_often()
         return service

@@ -1,4 +1,4 @@
-"""Opens a connection of aiopg's without its five traps, each seen with aiopg 1.4.0 and psycopg2 2.9.13.
+"""Opens a connection of aiopg's without its six traps, each seen with aiopg 1.4.0 and psycopg2 2.9.13.
 
 - libpq looks host names up inside ``connect``: while a name server is away the event loop stands still, and Kafka takes the
   worker for dead. Here the loop looks them up, in a thread, and libpq gets addresses.
@@ -6,6 +6,8 @@
   TLS after a refused login), nobody watches that, and a refused password looks like a server that doesn't answer. Here the
   socket is asked for anew each time, until the connection stands.
 - libpq's ``connect_timeout`` does nothing in asynchronous mode, so a dead host hides the next one. Here each address has its time.
+- Errors before the session stands have no SQLSTATE, and are no text at all where the server's language has another encoding than
+  UTF-8. Here they have it (:mod:`stream_app.postgres.session_refusal`).
 - ``Connection._poll`` turns a statement that the server cancelled into ``CancelledError``, as if the task had been cancelled, and
   gives the server's whole text to the loop's handler, which logs it. Here it is an error like any other.
 - A cursor and its ``Transaction`` hold each other, and psycopg2's cursor with its statement: megabytes, until garbage is collected.
@@ -25,6 +27,7 @@ from pipeline.errors import FatalError, PipelineError, RetryableError
 from stream_app.postgres.connection import ConnectionParameters, connection_parameters
 from stream_app.postgres.errors import translate
 from stream_app.postgres.session import open_session
+from stream_app.postgres.session_refusal import poll, tell_codes, tell_no_codes
 from stream_app.postgres.settings import PostgresSettings
 
 
@@ -92,9 +95,10 @@ class AsyncConnection(aiopg.Connection):
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._fileno or 0)
         self._fileno = None
+        tell_codes(self.raw)
         try:
             async with asyncio.timeout(seconds):
-                while (wanted := self.raw.poll()) != POLL_OK:
+                while (wanted := poll(self.raw)) != POLL_OK:
                     await _socket_ready(loop, self.raw.fileno(), wanted)
             descriptor = self.raw.fileno()
             self._fileno = descriptor
@@ -104,6 +108,7 @@ class AsyncConnection(aiopg.Connection):
             self._waiter = None
             await self.close()
             raise
+        tell_no_codes(self.raw)
 
     async def _cursor(self, *arguments: Any, **options: Any) -> aiopg.Cursor:
         cursor = await super()._cursor(*arguments, **options)

@@ -18,8 +18,9 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 from pipeline.errors import SettingsError
 from pipeline.secret_files import check_secret_file, read_secret_file
 from stream_app.postgres import dsn
-from stream_app.postgres.errors import translate
+from stream_app.postgres.errors import tells_why, translate
 from stream_app.postgres.session import SEARCH_PATH, open_session
+from stream_app.postgres.session_refusal import ask_again
 from stream_app.postgres.settings import PostgresSettings
 
 WRITER: Final = "stream_writer"
@@ -112,8 +113,9 @@ def connect(settings: PostgresSettings, *, role: str | None, application_name: s
     parameters: Any = connection_parameters(settings, role=role, application_name=application_name)
     try:
         connection = psycopg2.connect(**parameters)
-    except psycopg2.Error as error:
-        raise translate(error) from error
+    except (psycopg2.Error, UnicodeDecodeError) as error:  # the second: the server's words, in an encoding of its own
+        told = error if tells_why(error) else ask_again(error, parameters, settings.postgres_connect_timeout_seconds)
+        raise translate(told) from told
     try:
         connection.autocommit = True
         _open_session(connection, settings, role)

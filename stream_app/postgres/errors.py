@@ -12,6 +12,7 @@ import psycopg2
 from pipeline.errors import FatalError, PipelineError, PoisonError, RetryableError
 from pipeline.printable import printable
 from stream_app.postgres.error_fields import function_of, refusal_of
+from stream_app.postgres.session_refusal import SessionRefusedError
 from stream_app.refusals import Refusal
 
 ROW_REFUSED: Final = "row_refused"
@@ -59,7 +60,8 @@ class RoleMissingError(FatalError):
 
 _RETRYABLE: Final = {
     "08": "the connection failed",
-    "25006": "the database is read-only (a standby, or set so)",
+    "25006": "the database is read-only: a standby (does POSTGRES_DSN name the primary, or target_session_attrs=read-write?), or"
+    " set so",
     "25P03": "the session was idle in a transaction for too long",
     "28": "the login was refused: check user and password of POSTGRES_DSN, POSTGRES_PASSWORD_FILE",
     "40": "the transaction was rolled back because of another one",
@@ -110,22 +112,14 @@ _TIMED_OUT: Final = "57014"
 _NO_PARTITION: Final = ("ExecFindPartition", "ExecPartitionCheckEmitError")
 """The server's functions that say so: the code is that of a CHECK constraint, and the message may be that of a trigger."""
 
+_NO_SUCH_OPTION: Final = "it takes no such setting from us: are the `options` of POSTGRES_DSN right?"
+_NOT_SUPPLIED: Final = "no password supplied"
 _NO_SUCH_VALUE: Final = "POSTGRES_DSN: libpq takes no such value of {0}"
 
-# psycopg2 gives no SQLSTATE for what happens before a session stands, only libpq's text. Its own part may quote a DSN that was
-# split in the wrong place, so only these are recognised; what the server said (after FATAL) names users, databases and addresses.
+# Before a session stands, an error has a server's code (session_refusal.py) or libpq's text alone. libpq's words are English,
+# whatever the server speaks: a process of Python's has no language for messages unless it asks for one. They may quote a DSN that
+# was split in the wrong place, so only these are recognised.
 _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]] = (
-    (
-        re.compile(r'FATAL: +(permission denied to set role "[^"]*")'),
-        FatalError,
-        "{0}: POSTGRES_DSN's user is no member of it; its owner or a superuser can GRANT it",
-    ),
-    (
-        re.compile(r'FATAL: +(role "stream_[^"]*" does not exist)'),
-        RoleMissingError,
-        f"{{0}}: run `{MIGRATE}`",
-    ),
-    (re.compile(r'FATAL: +(database "[^"]*" does not exist)'), FatalError, "{0}: create it or correct POSTGRES_DSN"),
     (re.compile(r'value ".*" for connection option "(\w+)"'), FatalError, _NO_SUCH_VALUE),
     (re.compile(r'^(?:.*: )?invalid (\w+) (?:value|number): "'), FatalError, _NO_SUCH_VALUE),
     (
@@ -144,26 +138,37 @@ _CONNECTING: Final[tuple[tuple[re.Pattern[str], type[PipelineError], str], ...]]
         "Postgres's certificate is for another host name than POSTGRES_DSN has",
     ),
     (re.compile(r"server does not support SSL"), TlsRefusedError, "Postgres offers no TLS, and POSTGRES_SSLMODE requires it"),
-    (re.compile(r"no password supplied"), RetryableError, "Postgres asks for a password: set POSTGRES_PASSWORD_FILE"),
+    (re.compile(_NOT_SUPPLIED), RetryableError, "Postgres asks for a password: set POSTGRES_PASSWORD_FILE"),
+    (
+        re.compile(r"(session is (?:not )?read-only|server is (?:not )?in hot standby mode)"),
+        RetryableError,
+        "no host of POSTGRES_DSN is what its target_session_attrs asks for (libpq: {0})",
+    ),
     (re.compile(r"could not translate host name"), RetryableError, "the host of POSTGRES_DSN has no address"),
     (re.compile(r"Connection refused"), RetryableError, "nobody listens at host and port of POSTGRES_DSN"),
     (re.compile(r"timeout expired|timed out"), RetryableError, "Postgres doesn't answer: are host and port of POSTGRES_DSN right?"),
-    (re.compile(r"FATAL: +([^\n]+)"), RetryableError, "Postgres refuses the connection: {0}"),
     (re.compile(r"server closed the connection|(?:connection|cursor) already closed"), RetryableError, "the connection was closed"),
 )
 
-# The class that such a text stands for: with no code, only the server's words tell a refused login from a server that is full.
-_SESSION_REFUSED: Final = (
-    (
-        re.compile(
-            r"authentication failed|no pg_hba.conf entry|no password supplied|FATAL: +role .* (?:does not exist|to log in)"
-            r"|FATAL: +permission denied for database"
-        ),
-        "28",
-    ),
-    (re.compile(r"FATAL: +(?:sorry, too many clients|too many connections|remaining connection slots)"), "53"),
-    (re.compile(r"FATAL: +(?:the database system is|terminating connection)"), "57"),
-)
+_REFUSING: Final = {
+    "08": "it, or a pooler before it, does not take our way to connect",
+    "22": _NO_SUCH_OPTION,
+    "28": _RETRYABLE["28"],
+    "42": _NO_SUCH_OPTION,
+    "53": _RETRYABLE["53"],
+    "53300": "it has no connection left for us",
+    "57": "it is stopping",
+    "57P03": "it takes no sessions now: it is starting, stopping or in recovery, or a standby that answers no queries",
+}
+"""What a code means of a session that is refused."""
+_ROLE: Final = re.compile(rb"stream_[a-z_]+")
+_ROLE_REFUSED: Final = {
+    "22023": (RoleMissingError, f"run `{MIGRATE}`"),
+    "42501": (FatalError, "POSTGRES_DSN's user is no member of it; its owner or a superuser can GRANT it"),
+}
+"""Of a role of ours, which each session takes at its start; its name stands in the server's words in any language."""
+_MAY_NOT_CONNECT: Final = ("42501", "CheckMyDatabase")
+_NO_DATABASE: Final = "3D000"
 
 _CALL_REFUSED: Final = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.IntegrityError, psycopg2.NotSupportedError)
 
@@ -173,8 +178,8 @@ def translate(error: psycopg2.Error | ValueError) -> PipelineError:
     if not isinstance(error, psycopg2.Error):
         return _translate_value_error(error)
     code: str | None = error.pgcode
-    if code is None:
-        return _translate_without_code(error)
+    if code is None or isinstance(error, SessionRefusedError):
+        return _translate_before_session(error)
     if code in _MISSING:
         return _translate_missing(error)
     function = function_of(error)
@@ -221,8 +226,10 @@ def retry_class(error: RetryableError) -> str:
     if isinstance(error, TlsRefusedError):
         return "tls"
     code = getattr(cause, "pgcode", None)
-    if code is None and isinstance(cause, psycopg2.Error):
-        code = next((class_ for pattern, class_ in _SESSION_REFUSED if pattern.search(str(cause))), None)
+    if code is None and isinstance(cause, psycopg2.Error) and _NOT_SUPPLIED in str(cause):
+        code = "28"
+    if isinstance(cause, SessionRefusedError) and (code, cause.function) == _MAY_NOT_CONNECT:
+        code = "28"
     return code[:2] if code is not None and code[:2] in RETRY_CLASSES else "none"
 
 
@@ -253,13 +260,54 @@ def _translate_refusal(error: psycopg2.Error) -> PipelineError:
     return (NotUniqueError if error.pgcode == _NOT_UNIQUE else RowRefusedError)(refusal_of(error))
 
 
-def _translate_without_code(error: psycopg2.Error) -> PipelineError:
-    """The connection could not be made or broke, or psycopg2 itself refuses the call."""
-    if isinstance(error, _CALL_REFUSED):
-        return FatalError(f"psycopg2 refuses the call ({type(error).__name__})")
-    text = str(error)
+def _translate_refused_session(error: SessionRefusedError) -> PipelineError:
+    """Postgres, or a pooler before it, answered and would not have us."""
+    code = error.pgcode
+    words = _words(error)
+    if code is None:
+        return RetryableError(f"Postgres refuses the connection and tells no code{words}")
+    role = _ROLE.search(error.said)
+    if (code, error.function) == _MAY_NOT_CONNECT:
+        meaning = "POSTGRES_DSN's user may not connect to this database; its owner can GRANT CONNECT"
+    elif code in _ROLE_REFUSED and role is not None:
+        kind, remedy = _ROLE_REFUSED[code]
+        return kind(f"Postgres refuses the role {role[0].decode()} (SQLSTATE {code}): {remedy}{words}")
+    elif code == _NO_DATABASE:
+        return FatalError(f"Postgres has no such database (SQLSTATE {code}): create it or correct POSTGRES_DSN{words}")
+    else:
+        meaning = _REFUSING.get(code) or _REFUSING.get(code[:2]) or "its log says why"
+    refused = f"Postgres refuses the connection: {meaning} (SQLSTATE {code}){words}"
+    return FatalError(refused) if meaning == _NO_SUCH_OPTION else RetryableError(refused)
+
+
+def _words(error: SessionRefusedError) -> str:
+    """The server's own, which name users, roles, databases and addresses, and nothing of a record or a secret."""
+    try:
+        said = error.said.decode()
+    except UnicodeDecodeError:
+        said = ""
+    return f"; it says: {said}" if said else "; its words can't be read here, see its log"
+
+
+def tells_why(error: psycopg2.Error | ValueError) -> bool:
+    """Whether libpq found by itself why there is no connection, or psycopg2 a code; else a server may have refused it."""
+    return isinstance(error, psycopg2.Error) and (error.pgcode is not None or _found_by_libpq(error) is not None)
+
+
+def _found_by_libpq(error: psycopg2.Error) -> PipelineError | None:
+    """Of the last place that it tried."""
+    text = str(error).rpartition("connection to server ")[2]
     for pattern, kind, sentence in _CONNECTING:
         match = pattern.search(text)
         if match is not None:
             return kind(sentence.format(*match.groups()))
-    return RetryableError(f"the connection to Postgres failed ({type(error).__name__})")
+    return None
+
+
+def _translate_before_session(error: psycopg2.Error) -> PipelineError:
+    """The connection could not be made or broke, or psycopg2 itself refuses the call."""
+    if isinstance(error, SessionRefusedError):
+        return _translate_refused_session(error)
+    if isinstance(error, _CALL_REFUSED):
+        return FatalError(f"psycopg2 refuses the call ({type(error).__name__})")
+    return _found_by_libpq(error) or RetryableError(f"the connection to Postgres failed ({type(error).__name__})")

@@ -14,6 +14,7 @@ from stream_app.postgres.errors import MIGRATE, RoleMissingError, retry_class
 from stream_app.postgres.inspection import known_migrations
 from stream_app.postgres.pool import ConnectionPool
 from stream_app.postgres.queries import load_queries
+from stream_app.postgres.session_refusal import SessionRefusedError
 
 MISMATCH_SETTING: Final = "KEYSET_MISMATCH"
 
@@ -55,7 +56,10 @@ class WriterPreflight:
         """Connect and take the role; see that it is possible to write."""
         self._database, is_standby, is_read_only = await self._ask("session")
         if is_standby:
-            raise DatabaseReadOnlyError("Postgres at POSTGRES_DSN is a standby or in recovery: it takes no writes")
+            raise DatabaseReadOnlyError(
+                "Postgres at POSTGRES_DSN is a standby or in recovery: it takes no writes. Name the primary there, or all hosts and"
+                " target_session_attrs=read-write; or it becomes the primary"
+            )
         if is_read_only:
             raise DatabaseReadOnlyError(
                 f"the database {self._database} takes no writes: default_transaction_read_only is on, for it or POSTGRES_DSN's user"
@@ -131,8 +135,7 @@ class WriterPreflight:
             raise TablesPendingError(str(error)) from error
         except RetryableError as error:
             if retry_class(error) in _FOR_A_PERSON:
-                where = "" if "POSTGRES_" in str(error) else ": are POSTGRES_DSN and POSTGRES_PASSWORD_FILE right?"
-                raise FatalError(f"{error}{where}") from error
+                raise FatalError(str(error)) from error
             raise
         except FatalError as error:
             if _code(error) in _CHANGED:
@@ -147,8 +150,9 @@ class WriterPreflight:
 
 
 def _code(error: PipelineError) -> str | None:
-    code: str | None = getattr(error.__cause__, "pgcode", None)
-    return code
+    """Of a statement: what refuses a session is no question's answer."""
+    cause = error.__cause__
+    return None if isinstance(cause, SessionRefusedError) else getattr(cause, "pgcode", None)
 
 
 def _in_words(key_ids: set[int] | frozenset[int]) -> str:

@@ -142,7 +142,7 @@ class BatchConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Remember that these partitions have to be claimed."""
         self._assignment_is_new = True
-        self.app.partitions.told()
+        self.app.partitions.told(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:

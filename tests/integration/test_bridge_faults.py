@@ -317,10 +317,10 @@ def test_what_only_a_person_can_mend_ends_the_start_with_one_line(
 ) -> None:
     with RunningBridge(tmp_path, queue, topic, HOME=str(tmp_path), **settings) as bridge:
         assert bridge.child.wait(15) == EXIT_REFUSED
-    lines = [line for line in bridge.log_file.read_text().splitlines() if not line.startswith("{")]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("Error: ")
-    assert expected in lines[0]
+    lines = [json.loads(line) for line in bridge.log_file.read_text().splitlines()]
+    (refused,) = [line for line in lines if line["event"] == "start_refused"]
+    assert (refused["exit_code"], refused["level"]) == (EXIT_REFUSED, "critical")
+    assert expected in refused["problem"]
 
 
 def test_a_visibility_timeout_that_is_too_short_is_refused(elasticmq: ElasticMq, topic: Topic, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_two_processes_at_once(fresh_database: str) -> None:
 def test_errors_are_one_line_without_the_password(command: Command, postgres: Postgres) -> None:
     for dsn, says in (
         (postgres.dsn_of("postgres", password="made-up"), 'password authentication failed for user "postgres"'),
-        (postgres.dsn_of("nowhere"), 'database "nowhere" does not exist: create it or correct POSTGRES_DSN'),
+        (postgres.dsn_of("nowhere"), 'create it or correct POSTGRES_DSN; it says: database "nowhere" does not exist'),
         (f"postgresql://u:made-up@127.0.0.1:{free_port()}/d", "nobody listens at host and port of POSTGRES_DSN"),
         ("postgresql://u:made-up@h:made-up/d", "POSTGRES_DSN: libpq takes no such value of port"),
         ("host=h sslmode=made-up", "POSTGRES_DSN: libpq takes no such value of sslmode"),

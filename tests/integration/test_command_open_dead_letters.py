@@ -155,7 +155,7 @@ def test_every_other_role_is_refused(command: Command, letters: Letters, role: s
     for arguments in (("show", MESSAGE.format(1), *REASON), ("replay", "--yes"), ("discard", "--limit", "1", "--yes", *REASON)):
         result = command("dead-letters", *arguments, KAFKA_TOPIC="logins")
         assert result.exit_code == 1
-        assert result.stderr.startswith(f'Error: permission denied to set role "{OPERATOR}"')
+        assert result.stderr.startswith(f"Error: Postgres refuses the role {OPERATOR} (SQLSTATE 42501)")
     assert letters.resolutions() == [None, None]
 
 

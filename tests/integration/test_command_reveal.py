@@ -174,7 +174,7 @@ def test_every_other_role_is_refused(command: Command, officer: Execute, tokens:
     officer(f"REVOKE {PRIVACY_OFFICER} FROM officer; GRANT {role} TO officer")
     result = command("reveal", "--field", "ip", "--reason", REASON, tokens[IP])
     assert result.exit_code == 1
-    assert result.stderr.startswith(f'Error: permission denied to set role "{PRIVACY_OFFICER}"')
+    assert result.stderr.startswith(f"Error: Postgres refuses the role {PRIVACY_OFFICER} (SQLSTATE 42501)")
     assert len(result.stderr.splitlines()) == 1
     assert IP not in result.output
     assert officer(AUDIT) == []

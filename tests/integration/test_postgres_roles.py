@@ -228,7 +228,9 @@ def test_audit_names_the_login_user_whatever_the_role(database: str, login: Post
 @pytest.mark.parametrize("role", ROLES)
 def test_user_who_is_no_member_is_refused(login: PostgresSettings, role: str) -> None:
     with (
-        pytest.raises(FatalError, match=rf'^permission denied to set role "{role}": POSTGRES_DSN\'s user is no member of it'),
+        pytest.raises(
+            FatalError, match=rf"^Postgres refuses the role {role} \(SQLSTATE 42501\): POSTGRES_DSN's user is no member of it"
+        ),
         connect(login, role=role, application_name="test"),
     ):
         pass

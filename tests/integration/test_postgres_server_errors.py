@@ -1,21 +1,25 @@
 """What a real server's refusals become: the class that says what to do, and no word of what was refused."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class like a module
+from psycopg2.extensions import make_dsn
 from pydantic import SecretStr
 
 from dev_servers.ports import free_port
 from dev_servers.postgres import Postgres
 from pipeline.errors import FatalError, PipelineError, RetryableError
 from stream_app.postgres.connection import OPERATOR, WRITER, connect
-from stream_app.postgres.errors import RowRefusedError, StatementLimitError
+from stream_app.postgres.errors import RowRefusedError, StatementLimitError, retry_class
+from stream_app.postgres.pool import ConnectionPool
+from stream_app.postgres.preflight import DatabaseReadOnlyError, WriterPreflight
 from stream_app.postgres.settings import PostgresSettings
 
 VALUE = "203.0.113.7"
@@ -147,11 +151,28 @@ def test_connections_that_can_not_be_made(postgres: Postgres, migrated_database:
         (reason(postgres.dsn_of("nowhere")), FatalError, 'database "nowhere" does not exist'),
         (reason(migrated_database, role="stream_nobody"), FatalError, 'role "stream_nobody" does not exist'),
         (reason(f"postgresql://u:made-up@127.0.0.1:{free_port()}/d"), RetryableError, "nobody listens"),
+        (
+            reason(make_dsn(migrated_database, options="-c TimeZone=Nowhere")),
+            FatalError,
+            "are the `options` of POSTGRES_DSN right?",
+        ),
         (reason("postgresql://u:made-up@nowhere.invalid/d"), RetryableError, "has no address"),
         (reason(f"{migrated_database}?sslmode=require"), RetryableError, "offers no TLS"),
     ]
     superuser.cursor().execute(f"ALTER DATABASE {database} CONNECTION LIMIT 0; CREATE ROLE one_more LOGIN PASSWORD 'made-up'")
-    cases.append((reason(postgres.dsn_of(database, "one_more", "made-up"), role=None), RetryableError, "too many connections"))
+    cases.append(
+        (
+            reason(postgres.dsn_of(database, "one_more", "made-up"), role=None),
+            RetryableError,
+            "no connection left for us (SQLSTATE 53300)",
+        )
+    )
+    superuser.cursor().execute(f"ALTER DATABASE {database} CONNECTION LIMIT -1; REVOKE CONNECT ON DATABASE {database} FROM public")
+    cases.append(
+        (reason(postgres.dsn_of(database, "one_more", "made-up"), role=None), RetryableError, "GRANT CONNECT (SQLSTATE 42501)")
+    )
+    assert isinstance(cases[-1][0], RetryableError)
+    assert retry_class(cases[-1][0]) == "28"
     superuser.cursor().execute("DROP ROLE one_more")
     for error, kind, says in cases:
         assert isinstance(error, kind)
@@ -182,3 +203,35 @@ def test_errors_inside_come_out_translated_and_the_connection_is_closed(settings
     with pytest.raises(RowRefusedError), connect(settings, role=OPERATOR, application_name="t") as connection:
         connection.cursor().execute("SELECT 1 / 0")
     assert connection.closed
+
+
+def test_a_standby_is_told_from_a_server_that_is_away(servers_directory: Path) -> None:
+    """It takes sessions and no writes."""
+    with Postgres(servers_directory / "postgres-standby") as server:
+        with closing(psycopg2.connect(server.dsn)) as connection, connection:
+            connection.cursor().execute(f"CREATE ROLE {WRITER}")
+        server.stop()
+        (server.directory / "data" / "standby.signal").touch()
+        server.start()
+
+        def refused(**parameters: str) -> RetryableError:
+            settings = PostgresSettings(postgres_dsn=SecretStr(make_dsn(server.dsn, **parameters)))
+            with pytest.raises(RetryableError) as caught, connect(settings, role=None, application_name="t") as connection:
+                connection.cursor().execute("CREATE TABLE t ()")
+            return caught.value
+
+        writes = refused()
+        assert "a standby (does POSTGRES_DSN name the primary, or target_session_attrs=read-write?)" in str(writes)
+        assert retry_class(writes) == "25"
+        pool = ConnectionPool(PostgresSettings(postgres_dsn=SecretStr(server.dsn)), role=WRITER, application_name="t", size=1)
+
+        async def look() -> None:
+            try:
+                await WriterPreflight(pool, cast("Any", None)).session()  # the writer is for later steps
+            finally:
+                await pool.close()
+
+        with pytest.raises(DatabaseReadOnlyError, match=r"is a standby or in recovery.*target_session_attrs=read-write"):
+            asyncio.run(look())
+        unfit = "no host of POSTGRES_DSN is what its target_session_attrs asks for (libpq: session is read-only)"
+        assert str(refused(target_session_attrs="read-write")) == unfit

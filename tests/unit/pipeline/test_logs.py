@@ -70,7 +70,7 @@ def test_an_error_that_faust_puts_into_its_message_is_a_name_there(capsys: pytes
 
 
 def test_an_error_that_nobody_catches_is_a_line_without_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    hooks = sys.excepthook, threading.excepthook
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     try:
         configure(log_format="json")
         logs.log_uncaught_errors()
@@ -80,7 +80,7 @@ def test_an_error_that_nobody_catches_is_a_line_without_what_it_says(capsys: pyt
         sys.excepthook(ValueError, ValueError(SECRET), None)
     finally:
         logging.captureWarnings(False)  # noqa: FBT003 - the library's own signature
-        sys.excepthook, threading.excepthook = hooks
+        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     text = capsys.readouterr().err
     assert SECRET not in text
     of_a_thread, of_the_process = map(json.loads, text.splitlines())

@@ -1,10 +1,13 @@
 from typing import Literal
 
 import pytest
+import structlog
 from pydantic import Field, FilePath, ValidationError
 
+from bridges.settings import BridgeSettings
 from pipeline.errors import SettingsError
-from pipeline.settings import KafkaSettings, Port, Settings, load
+from pipeline.policy_in_force import tell_service_links
+from pipeline.settings import KafkaSettings, Port, Settings, load, service_links, wants_json_log
 
 
 class Secrets(Settings):
@@ -74,6 +77,29 @@ def test_kubernetes_address_of_a_service_is_no_port_of_ours(address: str, monkey
     monkeypatch.setenv("SOME_TEXT", "aaa")
     monkeypatch.setenv("SOME_PORT", address)
     assert load(EverySort).some_port == 80
+    assert service_links(EverySort) == ["SOME_PORT"]
+    monkeypatch.setenv("SOME_PORT", "81")
+    assert service_links(EverySort) == []
+
+
+def test_a_service_link_in_the_place_of_a_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its owner would look for the pages at a port that the setting seems to say."""
+    monkeypatch.setenv("BRIDGE_WEB_PORT", "tcp://10.0.0.7:80")
+    with structlog.testing.capture_logs() as lines:
+        tell_service_links(BridgeSettings)
+    (line,) = lines
+    assert (line["event"], line["setting"]) == ("service_link_ignored", "BRIDGE_WEB_PORT")
+    assert "a service called bridge-web" in line["problem"]
+    assert "enableServiceLinks: false" in line["remedy"]
+    assert "10.0.0.7" not in str(line)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", False), ("text", False), ("json", True), ("JSON", True), ("jsno", True)])
+def test_whoever_asks_for_lines_for_a_collector_gets_them_also_for_a_slip(
+    value: str, expected: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOG_FORMAT", value)
+    assert wants_json_log() is expected
 
 
 @pytest.mark.parametrize("servers", ["kafka:9092", "a.b-c_d:1, 10.0.0.7:9092,[fd00::7]:9092"])

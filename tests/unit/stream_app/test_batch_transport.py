@@ -18,8 +18,10 @@ from stream_app.application import make_app
 from stream_app.batch import Batch
 from stream_app.chunk import Chunk
 from stream_app.dead_letters import KafkaRecord
+from stream_app.health import WorkerHealth
 from stream_app.metrics import WorkerMetrics
 from stream_app.partition_ports import Budget
+from stream_app.partition_writer import State
 from stream_app.partitions import Partitions
 from stream_app.positions import Claim, Partition, Written
 from stream_app.settings import WorkerSettings
@@ -164,10 +166,34 @@ def test_an_assignment_that_meets_a_stop_is_not_claimed() -> None:
 def test_between_a_revoke_and_the_next_assignment_nothing_is_ours() -> None:
     async def scene() -> None:
         partitions = made_up_consumer(MemoryStore()).app.partitions
-        partitions.told()
+        partitions.told([])
         assert partitions.assigned
         await partitions.revoke()
         assert not partitions.assigned
+
+    virtual_time.run(scene())
+
+
+def test_a_worker_that_has_just_joined_is_ready_when_its_partitions_are_claimed() -> None:
+    """Faust tells first what is ours, and has it claimed when its agents stand: nothing is written meanwhile."""
+
+    async def scene() -> None:
+        consumer = made_up_consumer(MemoryStore())
+        partitions = consumer.app.partitions
+        health = WorkerHealth(partitions, consumer.app.metrics, asyncio.get_running_loop().time)
+        health.starting = False
+        await consumer.on_partitions_assigned({PLACE})
+        assert "assignment" in health.readyz().details["waiting_for"]
+        await consumer.perform_seek()
+        assert health.readyz().details == {"partitions": {"logins/0": "claiming"}}
+        async with asyncio.timeout(60):
+            while not health.readyz().ok:  # noqa: ASYNC110 - in virtual time
+                await asyncio.sleep(0.1)
+        assert partitions.states() == {Partition("logins", 0): State.WRITING}
+        await consumer.give_up()
+        assert not health.readyz().ok
+        await consumer.on_partitions_assigned(set())
+        assert health.readyz().ok
 
     virtual_time.run(scene())
 
@@ -344,7 +370,7 @@ def test_while_it_runs_kafkas_answers_and_the_number_of_partitions_are_told() ->
 
         thread: Any = consumer._thread
         thread.log_ends, thread.check_errors = log_ends, check_errors
-        app.partitions.told()
+        app.partitions.told([])
         await BatchConsumer._watch_log_ends.fun(consumer)
         assert app.kafka.failures == ["Kafka did not answer (KafkaConnectionError)"]
         assert app.kafka.answers == 3

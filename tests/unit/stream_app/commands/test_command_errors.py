@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from pipeline.errors import RetryableError, SettingsError
 from stream_app import commands
-from stream_app.commands.command import Group, show_table
+from stream_app.commands.command import Group, say, say_error, show_table
 
 VALUE = "203.0.113.7"
 
@@ -72,6 +73,29 @@ def test_table_is_as_wide_as_its_cells(capsys: pytest.CaptureFixture[str]) -> No
 def test_an_error_is_one_line_that_no_terminal_obeys() -> None:
     result = run(RetryableError("the schema \x1b[2J\nok"))
     assert (result.exit_code, result.stderr) == (1, "Error: the schema \\x1b[2J\\nok\n")
+
+
+def test_in_a_json_log_what_goes_to_standard_error_is_a_line_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What click itself says becomes one when the process begins: tests/integration/test_json_errors.py."""
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    with structlog.testing.capture_logs() as lines:
+        say("3 rows")
+        say("a superuser should change it", to_stderr=True)
+        say_error("POSTGRES_DSN: not set")
+        defect = run(KeyError(VALUE))
+        aborted = run(click.Abort())
+    assert (defect.exit_code, aborted.exit_code) == (1, 1)
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("command_says", "warning"),
+        ("command_failed", "error"),
+        ("uncaught_error", "critical"),
+        ("command_failed", "error"),
+    ]
+    assert lines[1]["settings"] == ["POSTGRES_DSN"]
+    assert capsys.readouterr() == ("3 rows\n", "")
+    assert defect.stderr == aborted.stderr == ""
 
 
 def test_all_that_commands_print_goes_through_say() -> None:

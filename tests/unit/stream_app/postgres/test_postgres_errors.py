@@ -14,9 +14,11 @@ from stream_app.postgres.errors import (
     StatementLimitError,
     StatementTimedOutError,
     retry_class,
+    tells_why,
     translate,
     translate_statement,
 )
+from stream_app.postgres.session_refusal import SessionRefusedError
 from stream_app.reasons import Reason
 
 VALUE = "203.0.113.7"
@@ -84,56 +86,82 @@ FAILED = 'connection to server at "h" (10.0.0.1), port 1 failed: '
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [
-        (
-            f'FATAL:  password authentication failed for user "u"\n{VALUE}',
-            RetryableError,
-            'password authentication failed for user "u"',
-        ),
-        ('FATAL:  database "d" does not exist\n', FatalError, 'database "d" does not exist: create it'),
-        ('FATAL:  role "stream_writer" does not exist\n', RoleMissingError, "run `faust -A stream_app migrate`"),
-        ('FATAL:  role "somebody" does not exist\n', RetryableError, 'role "somebody" does not exist'),
-        ('FATAL:  permission denied to set role "stream_writer"\n', FatalError, "is no member of it"),
-        ("FATAL:  sorry, too many clients already\n", RetryableError, "too many clients"),
         (f'could not translate host name "{VALUE}@h" to address: Name or service not known\n', RetryableError, "has no address"),
         (f"Connection refused\n\tIs the server running on {VALUE}?\n", RetryableError, "nobody listens"),
         (f'invalid integer value "{VALUE}" for connection option "port"\n', FatalError, "libpq takes no such value of port"),
         (f'invalid sslmode value: "{VALUE}"\n', FatalError, "libpq takes no such value of sslmode"),
         ("timeout expired\n", RetryableError, "doesn't answer"),
+        ("session is read-only\n", RetryableError, "target_session_attrs"),
         ("server closed the connection unexpectedly\n", RetryableError, "connection was closed"),
+        (f"Connection refused\n{FAILED}timeout expired\n", RetryableError, "doesn't answer"),  # the last place counts
         (f"something new about {VALUE}\n", RetryableError, "connection to Postgres failed"),
     ],
 )
-def test_connection_without_sqlstate_is_told_by_what_the_server_says(text: str, kind: type[PipelineError], says: str) -> None:
-    translated = translate(psycopg2.OperationalError(FAILED + text))
+def test_connection_that_no_server_refused_is_told_by_what_libpq_says(text: str, kind: type[PipelineError], says: str) -> None:
+    error = psycopg2.OperationalError(FAILED + text)
+    translated = translate(error)
     assert type(translated) is kind
     assert says in str(translated)
     assert VALUE not in str(translated)
     assert "\n" not in str(translated)
+    assert tells_why(error) is (says != "connection to Postgres failed")
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("code", "said", "kind", "says", "expected"),
     [
-        ('FATAL:  password authentication failed for user "u"\n', "28"),
-        ('FATAL:  no pg_hba.conf entry for host "10.0.0.2", user "u", database "d", no encryption\n', "28"),
-        ('FATAL:  role "u" does not exist\n', "28"),
-        ('FATAL:  role "u" is not permitted to log in\n', "28"),
-        ("fe_sendauth: no password supplied\n", "28"),
-        ("FATAL:  sorry, too many clients already\n", "53"),
-        ('FATAL:  too many connections for role "u"\n', "53"),
-        ("FATAL:  remaining connection slots are reserved for roles with the SUPERUSER attribute\n", "53"),
-        ("FATAL:  the database system is shutting down\n", "57"),
-        ("Connection refused\n", "none"),
-        ("server closed the connection unexpectedly\n", "none"),
+        ("28P01", 'password authentication failed for user "u"', RetryableError, "POSTGRES_PASSWORD_FILE", "28"),
+        ("28000", "no pg_hba.conf entry for host", RetryableError, "no pg_hba.conf entry", "28"),
+        ("3D000", 'database "d" does not exist', FatalError, "create it or correct POSTGRES_DSN", None),
+        ("22023", 'role "stream_writer" does not exist', RoleMissingError, "run `faust -A stream_app migrate`", None),
+        ("42501", 'permission denied to set role "stream_writer"', FatalError, "is no member of it", None),
+        ("22023", 'invalid value for parameter "TimeZone": "x"', FatalError, "`options` of POSTGRES_DSN", None),
+        ("53300", "sorry, too many clients already", RetryableError, "no connection left", "53"),
+        ("57P03", "the database system is starting up", RetryableError, "starting, stopping or in recovery", "57"),
+        ("57P01", "terminating connection", RetryableError, "it is stopping", "57"),
+        ("08P01", "unsupported startup parameter", RetryableError, "a pooler", "08"),
+        ("XX000", "could not fork", RetryableError, "its log says why", "XX"),
+        ("0A000", "unsupported frontend protocol", RetryableError, "its log says why", "none"),
+        (None, "", RetryableError, "tells no code", "none"),
     ],
 )
-def test_a_refused_session_is_counted_under_the_class_that_its_text_stands_for(text: str, expected: str) -> None:
-    """Else the alert about a refused login, which asks for class 28, is silent: psycopg2 tells no code before a session stands."""
-    error = psycopg2.OperationalError(FAILED + text)
+def test_a_refused_session_is_told_by_its_code(
+    code: str | None, said: str, kind: type[PipelineError], says: str, expected: str | None
+) -> None:
+    """Its class, too: else the alert about a refused login, which asks for class 28, is silent."""
+    error = SessionRefusedError(code, said.encode(), "")
+    translated = translate(error)
+    translated.__cause__ = error
+    assert type(translated) is kind
+    assert says in str(translated)
+    assert code is None or f"(SQLSTATE {code})" in str(translated)
+    if isinstance(translated, RetryableError):
+        assert retry_class(translated) == expected
+
+
+def test_a_login_that_may_not_connect_to_the_database_is_a_refused_login() -> None:
+    error = SessionRefusedError("42501", b'permission denied for database "stream_writer"', "CheckMyDatabase")
     translated = translate(error)
     translated.__cause__ = error
     assert isinstance(translated, RetryableError)
-    assert retry_class(translated) == expected
+    assert "GRANT CONNECT" in str(translated)
+    assert retry_class(translated) == "28"
+
+
+def test_a_password_that_is_not_there_is_a_refused_login() -> None:
+    error = psycopg2.OperationalError(f"{FAILED}fe_sendauth: no password supplied\n")
+    translated = translate(error)
+    translated.__cause__ = error
+    assert isinstance(translated, RetryableError)
+    assert "set POSTGRES_PASSWORD_FILE" in str(translated)
+    assert retry_class(translated) == "28"
+
+
+@pytest.mark.parametrize("said", ["Passwort für »u«".encode("latin-1"), b""])
+def test_words_that_can_not_be_read_are_not_quoted(said: bytes) -> None:
+    assert str(translate(SessionRefusedError("28P01", said, ""))).endswith(
+        "(SQLSTATE 28P01); its words can't be read here, see its log"
+    )
 
 
 @pytest.mark.parametrize("kind", [psycopg2.InterfaceError, psycopg2.DatabaseError])
