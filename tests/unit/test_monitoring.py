@@ -113,10 +113,16 @@ def board_queries(board: Path) -> list[str]:
     return [target["expr"] for panel in panels(board) for target in panel["targets"]]
 
 
+def events(board: Path) -> list[dict[str, Any]]:
+    """What is marked in a board's graphs."""
+    return list(content(board)["annotations"]["list"])
+
+
 def all_expressions() -> Iterator[str]:
     """Each PromQL expression that we have."""
     for board in BOARDS:
         yield from board_queries(board)
+        yield from (event["expr"] for event in events(board))
         for variable in content(board)["templating"]["list"]:
             if variable["type"] == "query":
                 yield variable["query"]["query"]
@@ -223,10 +229,14 @@ def test_a_board_is_provisioned_without_a_hand(board: Path) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
 def test_a_board_holds_nothing_that_grafanas_own_model_does_not_know(board: Path) -> None:
-    """The SDK's types are made from Grafana's schema: what they can't hold is lost on the way through them."""
+    """The SDK's types are made from Grafana's schema: what they can't hold is lost on the way through them.
+
+    The title of an event is none of Grafana's own: it leaves that to the data source, and Prometheus's reads it.
+    """
     kept = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(content(board))))
-    assert lost(content(board), kept) == []
+    assert lost(content(board), kept) == [f"/annotations/list/{place}/titleFormat" for place in range(len(events(board)))]
     made_up = content(board)
+    del made_up["annotations"]
     made_up["panels"][1]["fieldConfig"]["madeUp"] = 1
     assert lost(made_up, json.loads(JSONEncoder().encode(Dashboard.from_json(made_up)))) == ["/panels/1/fieldConfig/madeUp"]
 
@@ -304,6 +314,38 @@ def test_panels_do_not_cover_each_other(board: Path) -> None:
         assert place["x"] + place["w"] <= 24
         assert not cells & here, panel["title"]
         cells |= here
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_no_line_runs_through_a_number_and_no_table_is_the_largest_panel(board: Path) -> None:
+    area = {panel["title"]: panel["gridPos"]["w"] * panel["gridPos"]["h"] for panel in panels(board)}
+    for panel in panels(board):
+        if panel["type"] == "stat":
+            assert panel["options"]["graphMode"] == "none", panel["title"]
+        elif panel["type"] == "table":
+            assert area[panel["title"]] < max(area.values()), panel["title"]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_a_legend_is_words_and_not_a_set_of_labels(board: Path) -> None:
+    """Without one Grafana writes all labels; a number by itself says nothing, so its kind stands before it."""
+    for panel in panels(board):
+        for target in panel["targets"]:
+            legend = target["legendFormat"]
+            if panel["type"] in {"timeseries", "state-timeline"}:
+                assert legend, panel["title"]
+            for before, label in re.findall(r"(\w*) ?{{(\w+)}}", legend):
+                assert label not in {"partition", "sqlstate_class"} or label.endswith(before or "nothing"), legend
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_outages_and_starts_are_marked_and_each_is_told_by_its_title(board: Path) -> None:
+    assert [event["name"] for event in events(board)] == ["Pages", "Servers away", "Starts"]
+    for event in events(board):
+        assert event["enable"] is True
+        assert event["datasource"]["uid"] == "${datasource}"
+        assert re.search(r"{{\w+}}", event["titleFormat"])
+        assert re.search(r"\$__(?:rate_interval|interval_ms)\b", event["expr"]), "else it falls between two steps of a long range"
 
 
 def test_the_overview_is_one_screen() -> None:
