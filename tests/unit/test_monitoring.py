@@ -383,7 +383,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: d
     assert page == "{{ or $externalLabels.runbook_url `docs/runbook.md` }}", "prometheus.yml says where people read it"
     section = sections()[link]
     assert f"`{alert['alert']}`" in section
-    assert all(f"- **{word}**" in section for word in ("Means", "Confirm", "Do", "Over"))
+    assert all(f"- **{word}**" in section for word in ("Means", "Do first", "Confirm", "Over"))
     if alert["labels"]["severity"] != "none":
         assert f"({alert['labels']['severity']}" in section
 
@@ -393,6 +393,45 @@ def test_every_alert_of_the_runbook_exists() -> None:
         name for line in re.findall(r"^Alerts? (.*)$", RUNBOOK, re.MULTILINE) for name in re.findall(r"`([A-Za-z]+)`", line)
     }
     assert in_runbook == {alert["alert"] for alert in ALERTS}
+
+
+def test_the_runbooks_table_has_every_alert_with_its_severity_its_section_and_what_to_do_first() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[(.+)\]\(#([\w-]+)\) \| (.{5,80}) \|$", RUNBOOK, re.MULTILINE)
+    table = sections()["which-alert-which-section"]
+    assert len(rows) == len(re.findall(r"^\|", table, re.MULTILINE)) - 2
+    assert [(name, severity, link) for name, severity, _, link, _ in rows] == sorted(
+        {(alert["alert"], alert["labels"]["severity"], alert["annotations"]["runbook_url"].partition("#")[2]) for alert in ALERTS}
+    )
+    assert [title for _, _, title, link, _ in rows if slug(title) != link] == []
+
+
+def test_the_runbook_begins_with_links_to_all_of_its_sections() -> None:
+    contents = RUNBOOK.partition("\n## ")[0]
+    assert sorted(re.findall(r"\]\(#([\w-]+)\)", contents)) == sorted(sections())
+
+
+WITHOUT_A_REMEDY = {
+    "which-alert-which-section",
+    "where-to-look-and-as-whom",
+    "what-an-exit-code-says",
+    "what-was-tried-by-breaking",
+}
+"""Sections of the runbook that are read beside the others."""
+
+
+@pytest.mark.parametrize("section", sorted(sections().keys() - WITHOUT_A_REMEDY))
+def test_the_first_remedy_stands_within_the_first_five_lines_of_a_section(section: str) -> None:
+    first = sections()[section].lstrip("\n").splitlines()[:5]
+    assert any(line.startswith("- **Do first**") for line in first)
+
+
+def test_a_command_of_the_runbook_stands_in_a_block_that_names_its_login() -> None:
+    blocks = re.findall(r"^\n((?: {4,}\S.*\n)+)", RUNBOOK, re.MULTILINE)
+    commands = [block for block in blocks if re.search(r"^ +(?:login-stream|kafka-[a-z]+\.sh|curl) ", block, re.MULTILINE)]
+    logins = [re.match(r" +# as (.+)\n", block) for block in commands]
+    assert [block for block, login in zip(commands, logins, strict=True) if login is None] == []
+    assert {login[1] for login in logins if login} == {"anybody", "stream_operator", "the owner", "an administrator of Kafka"}
+    assert "faust -A" not in RUNBOOK.replace("`docker compose run --rm migrate faust -A stream_app …`", "")
 
 
 def test_links_within_the_runbook_lead_to_headings() -> None:
