@@ -99,6 +99,13 @@ def panel_queries() -> Iterator[tuple[str, str, str, str]]:
                 yield board.stem, panel["title"], target["expr"], target["legendFormat"]
 
 
+def events() -> Iterator[tuple[str, str]]:
+    """What is marked in the graphs of every board: the expression, and the title of each event."""
+    for board in BOARDS:
+        for event in json.loads(board.read_text())["annotations"]["list"]:
+            yield event["expr"], event["titleFormat"]
+
+
 def choices() -> Iterator[tuple[str, str]]:
     """The expression of each of the boards' variables, with the label whose values it offers."""
     for board in BOARDS:
@@ -112,14 +119,15 @@ def choices() -> Iterator[tuple[str, str]]:
 def filled_in(expression: str) -> str:
     """As Grafana asks it with all of each variable chosen."""
     expression = expression.replace("$__rate_interval", f"{RATE_SECONDS}s").replace("$__range", f"{SHOWN_SECONDS}s")
+    expression = expression.replace("$__interval_ms", f"{STEP_SECONDS * 1_000:g}")
     return re.sub(r"\$[a-z]+", ".*", expression)
 
 
 @pytest.fixture(scope="module")
 def eventful(monitored: MonitoredPipeline) -> MonitoredPipeline:
-    """Rare things that boards show have happened: a dead letter, Postgres was away, then Kafka, partitions changed hands."""
+    """Rare things that boards show have happened: many dead letters, a page, Postgres was away, then Kafka, partitions moved."""
     ask, processes = monitored.prometheus.query, monitored.processes
-    monitored.load.poison = 1
+    monitored.load.poison = 9
     monitored.pipeline.postgres.stop()
     wait_until(lambda: ask("sum(stream_database_retries_total) > 0"), lambda: "workers try again")
     monitored.pipeline.postgres.start()
@@ -141,6 +149,7 @@ def eventful(monitored: MonitoredPipeline) -> MonitoredPipeline:
         f"sum(rate(stream_dead_letters_total[{RATE_SECONDS}s])) > 0",
         "sum(monitor_open_dead_letters) > 0",
         "sum(monitor_table_bytes) > 0",
+        'ALERTS{alertstate="firing",severity="page"}',
     ):
         wait_until(lambda what=what: ask(what), lambda what=what: what)  # type: ignore[misc]
     return monitored
@@ -154,6 +163,17 @@ def test_a_panel_shows_data(board: str, title: str, expression: str, legend: str
     assert not all(map(math.isnan, numbers)), f"{board}, {title}: no data"
     for label in re.findall(r"{{(\w+)}}", legend):
         assert all(label in series["metric"] for series in found), f"{board}, {title}: no label {label} for the legend"
+
+
+@pytest.mark.parametrize(("expression", "title"), sorted(set(events())))
+def test_an_event_is_marked_when_it_is_and_not_all_the_time(expression: str, title: str, eventful: MonitoredPipeline) -> None:
+    """Grafana marks where a value is above 0."""
+    found = eventful.prometheus.query_range(filled_in(expression), eventful.started_at, time.time(), STEP_SECONDS)
+    marked = [float(number) > 0 for series in found for _, number in series["values"]]
+    assert any(marked), title
+    assert sum(marked) < len(found) * (time.time() - eventful.started_at) / STEP_SECONDS, title
+    for label in re.findall(r"{{(\w+)}}", title):
+        assert all(series["metric"].get(label) for series in found), f"no label {label} for {title}"
 
 
 @pytest.mark.parametrize(("expression", "label"), sorted(set(choices())))

@@ -10,6 +10,7 @@ import pytest
 from login_records import build, login, masker
 from partition_gauges import partition_gauges
 
+from bridges.__main__ import main as bridge
 from bridges.metrics import BridgeMetrics
 from bridges.settings import BridgeSettings
 from pipeline.setting_names import SETTING_NAMES
@@ -78,15 +79,16 @@ def source() -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_faust_commands_exist(page: Path) -> None:
+def test_commands_exist(page: Path) -> None:
     assert commands.__doc__
-    for words in re.findall(r"faust -A stream_app(?: --json)?((?: [a-z-]+\b)+)", code(page)):
-        command: click.Command = cli
+    programs = {"faust -A stream_app": cli, "login-stream": click.Group(commands={**cli.commands, "bridge": bridge})}
+    for program, words in re.findall(rf"(?<![\w/-])({'|'.join(programs)})(?: --json)?((?: [a-z-]+\b)+)", code(page)):
+        command: click.Command = programs[program]
         for word in words.split():
             if not isinstance(command, click.Group) or word.startswith("-"):
                 break
             found = command.commands.get(word)
-            assert found is not None, words
+            assert found is not None, program + words
             command = found
 
 

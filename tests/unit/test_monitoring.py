@@ -114,10 +114,16 @@ def board_queries(board: Path) -> list[str]:
     return [target["expr"] for panel in panels(board) for target in panel["targets"]]
 
 
+def events(board: Path) -> list[dict[str, Any]]:
+    """What is marked in a board's graphs."""
+    return list(content(board)["annotations"]["list"])
+
+
 def all_expressions() -> Iterator[str]:
     """Each PromQL expression that we have."""
     for board in BOARDS:
         yield from board_queries(board)
+        yield from (event["expr"] for event in events(board))
         for variable in content(board)["templating"]["list"]:
             if variable["type"] == "query":
                 yield variable["query"]["query"]
@@ -224,10 +230,14 @@ def test_a_board_is_provisioned_without_a_hand(board: Path) -> None:
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
 def test_a_board_holds_nothing_that_grafanas_own_model_does_not_know(board: Path) -> None:
-    """The SDK's types are made from Grafana's schema: what they can't hold is lost on the way through them."""
+    """The SDK's types are made from Grafana's schema: what they can't hold is lost on the way through them.
+
+    The title of an event is none of Grafana's own: it leaves that to the data source, and Prometheus's reads it.
+    """
     kept = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(content(board))))
-    assert lost(content(board), kept) == []
+    assert lost(content(board), kept) == [f"/annotations/list/{place}/titleFormat" for place in range(len(events(board)))]
     made_up = content(board)
+    del made_up["annotations"]
     made_up["panels"][1]["fieldConfig"]["madeUp"] = 1
     assert lost(made_up, json.loads(JSONEncoder().encode(Dashboard.from_json(made_up)))) == ["/panels/1/fieldConfig/madeUp"]
 
@@ -307,6 +317,38 @@ def test_panels_do_not_cover_each_other(board: Path) -> None:
         cells |= here
 
 
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_no_line_runs_through_a_number_and_no_table_is_the_largest_panel(board: Path) -> None:
+    area = {panel["title"]: panel["gridPos"]["w"] * panel["gridPos"]["h"] for panel in panels(board)}
+    for panel in panels(board):
+        if panel["type"] == "stat":
+            assert panel["options"]["graphMode"] == "none", panel["title"]
+        elif panel["type"] == "table":
+            assert area[panel["title"]] < max(area.values()), panel["title"]
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_a_legend_is_words_and_not_a_set_of_labels(board: Path) -> None:
+    """Without one Grafana writes all labels; a number by itself says nothing, so its kind stands before it."""
+    for panel in panels(board):
+        for target in panel["targets"]:
+            legend = target["legendFormat"]
+            if panel["type"] in {"timeseries", "state-timeline"}:
+                assert legend, panel["title"]
+            for before, label in re.findall(r"(\w*) ?{{(\w+)}}", legend):
+                assert label not in {"partition", "sqlstate_class"} or label.endswith(before or "nothing"), legend
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.stem)
+def test_outages_and_starts_are_marked_and_each_is_told_by_its_title(board: Path) -> None:
+    assert [event["name"] for event in events(board)] == ["Pages", "Servers away", "Starts"]
+    for event in events(board):
+        assert event["enable"] is True
+        assert event["datasource"]["uid"] == "${datasource}"
+        assert re.search(r"{{\w+}}", event["titleFormat"])
+        assert re.search(r"\$__(?:rate_interval|interval_ms)\b", event["expr"]), "else it falls between two steps of a long range"
+
+
 def test_the_overview_is_one_screen() -> None:
     """24 units of 38 pixels beside Grafana's own bars fill a screen of 1080; the list of alerts may be below."""
     bottoms = [
@@ -342,7 +384,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(alert: d
     assert page == "{{ or $externalLabels.runbook_url `docs/runbook.md` }}", "prometheus.yml says where people read it"
     section = sections()[link]
     assert f"`{alert['alert']}`" in section
-    assert all(f"- **{word}**" in section for word in ("Means", "Confirm", "Do", "Over"))
+    assert all(f"- **{word}**" in section for word in ("Means", "Do first", "Confirm", "Over"))
     if alert["labels"]["severity"] != "none":
         assert f"({alert['labels']['severity']}" in section
 
@@ -352,6 +394,45 @@ def test_every_alert_of_the_runbook_exists() -> None:
         name for line in re.findall(r"^Alerts? (.*)$", RUNBOOK, re.MULTILINE) for name in re.findall(r"`([A-Za-z]+)`", line)
     }
     assert in_runbook == {alert["alert"] for alert in ALERTS}
+
+
+def test_the_runbooks_table_has_every_alert_with_its_severity_its_section_and_what_to_do_first() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| \[(.+)\]\(#([\w-]+)\) \| (.{5,80}) \|$", RUNBOOK, re.MULTILINE)
+    table = sections()["which-alert-which-section"]
+    assert len(rows) == len(re.findall(r"^\|", table, re.MULTILINE)) - 2
+    assert [(name, severity, link) for name, severity, _, link, _ in rows] == sorted(
+        {(alert["alert"], alert["labels"]["severity"], alert["annotations"]["runbook_url"].partition("#")[2]) for alert in ALERTS}
+    )
+    assert [title for _, _, title, link, _ in rows if slug(title) != link] == []
+
+
+def test_the_runbook_begins_with_links_to_all_of_its_sections() -> None:
+    contents = RUNBOOK.partition("\n## ")[0]
+    assert sorted(re.findall(r"\]\(#([\w-]+)\)", contents)) == sorted(sections())
+
+
+WITHOUT_A_REMEDY = {
+    "which-alert-which-section",
+    "where-to-look-and-as-whom",
+    "what-an-exit-code-says",
+    "what-was-tried-by-breaking",
+}
+"""Sections of the runbook that are read beside the others."""
+
+
+@pytest.mark.parametrize("section", sorted(sections().keys() - WITHOUT_A_REMEDY))
+def test_the_first_remedy_stands_within_the_first_five_lines_of_a_section(section: str) -> None:
+    first = sections()[section].lstrip("\n").splitlines()[:5]
+    assert any(line.startswith("- **Do first**") for line in first)
+
+
+def test_a_command_of_the_runbook_stands_in_a_block_that_names_its_login() -> None:
+    blocks = re.findall(r"^\n((?: {4,}\S.*\n)+)", RUNBOOK, re.MULTILINE)
+    commands = [block for block in blocks if re.search(r"^ +(?:login-stream|kafka-[a-z]+\.sh|curl) ", block, re.MULTILINE)]
+    logins = [re.match(r" +# as (.+)\n", block) for block in commands]
+    assert [block for block, login in zip(commands, logins, strict=True) if login is None] == []
+    assert {login[1] for login in logins if login} == {"anybody", "stream_operator", "the owner", "an administrator of Kafka"}
+    assert "faust -A" not in RUNBOOK.replace("`docker compose run --rm migrate faust -A stream_app …`", "")
 
 
 def test_links_within_the_runbook_lead_to_headings() -> None:

@@ -82,7 +82,7 @@ def _sqs(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How long does SQS take?",
-            *quantiles("bridge_sqs_request_seconds", BRIDGE, "operation")[1:2],
+            *quantiles("bridge_sqs_request_seconds", BRIDGE, "operation", of="requests")[1:2],
             unit="s",
             width=8,
             description="99 % of the requests took no longer. ReceiveMessage holds the wait for a message: seconds in an idle "
@@ -149,7 +149,7 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How long does Kafka take to acknowledge?",
-            *quantiles("bridge_produce_acknowledge_seconds", BRIDGE),
+            *quantiles("bridge_produce_acknowledge_seconds", BRIDGE, of="records"),
             unit="s",
             width=8,
             description="From produced to acknowledged by all in-sync replicas.",
@@ -170,7 +170,7 @@ def _kafka(board: Dashboard) -> None:
             Query(f"topic_partition:lag_seconds:max{{{PARTITION}}}", "partition {{partition}}"),
             Query(
                 f"max by (partition) (stream_partition_lag_seconds{{{OF_WORKER_AND_PARTITION}}})",
-                "as its worker sees it: {{partition}}",
+                "partition {{partition}}, as its worker sees it",
             ),
             unit="s",
             width=8,
@@ -193,11 +193,11 @@ def _kafka(board: Dashboard) -> None:
             "Into and out of each partition",
             Query(
                 f"max by (partition) (deriv(monitor_partition_log_end_offset{{{PARTITION}}}[$__rate_interval]))",
-                "into {{partition}}",
+                "into partition {{partition}}",
             ),
             Query(
                 f"max by (partition) (deriv(monitor_partition_next_offset{{{PARTITION}}}[$__rate_interval]))",
-                "out of {{partition}}",
+                "out of partition {{partition}}",
             ),
             unit="recps",
             width=8,
@@ -220,7 +220,7 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "What does a fetch bring?",
-            *quantiles("stream_fetch_records", WORKER)[:2],
+            *quantiles("stream_fetch_records", WORKER, of="fetches")[:2],
             unit="short",
             width=8,
             description="Records of one partition in one fetch: half of the fetches, and 99 %, brought no more.",
@@ -229,7 +229,7 @@ def _kafka(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "Memory of a fetch",
-            *quantiles("stream_fetch_bytes", WORKER)[:2],
+            *quantiles("stream_fetch_bytes", WORKER, of="fetches")[:2],
             unit="bytes",
             width=8,
             description="What the records of one fetch of one partition take in memory while they wait, packed as Kafka has them.",
@@ -310,7 +310,7 @@ def _worker(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "Records in a batch",
-            *quantiles("stream_batch_rows", WORKER)[:2],
+            *quantiles("stream_batch_rows", WORKER, of="batches")[:2],
             unit="short",
             width=8,
             description="Larger batches cost less a row.",
@@ -331,7 +331,7 @@ def _worker(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "What waits in hand, by partition?",
-            Query(f"stream_partition_buffered_records{{{OF_WORKER_AND_PARTITION}}}", "{{instance}} {{partition}}"),
+            Query(f"stream_partition_buffered_records{{{OF_WORKER_AND_PARTITION}}}", "{{instance}}, partition {{partition}}"),
             unit="short",
             width=8,
             description="Records fetched and not yet written.",
@@ -342,7 +342,7 @@ def _worker(board: Dashboard) -> None:
             "Which partitions wait?",
             Query(
                 f"stream_partition_fetch_paused{{{OF_WORKER_AND_PARTITION}}} + 2 * stream_partition_stopped",
-                "{{instance}}: {{partition}}",
+                "{{instance}}, partition {{partition}}",
             ),
             names={
                 0: ("flows", "green"),
@@ -358,7 +358,7 @@ def _worker(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "Does the event loop keep up?",
-            *quantiles("stream_event_loop_delay_seconds", WORKER)[1:],
+            *quantiles("stream_event_loop_delay_seconds", WORKER, of="wake-ups")[1:],
             unit="s",
             width=8,
             description="How late it wakes. Above a second or so heartbeats are late too: the worker has too little CPU.",
@@ -379,7 +379,7 @@ def _worker(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How long does a change of hands take?",
-            *quantiles("stream_rebalance_seconds", WORKER)[:2],
+            *quantiles("stream_rebalance_seconds", WORKER, of="changes")[:2],
             unit="s",
             width=8,
             description="From partitions taken back to the next assignment; what was in hand is written meanwhile.",
@@ -410,7 +410,7 @@ def _postgres(board: Dashboard) -> None:
     board.with_panel(
         graph(
             "How long do statements take?",
-            *quantiles("stream_statement_seconds", WORKER, "result")[1:2],
+            *quantiles("stream_statement_seconds", WORKER, "result", of="statements")[1:2],
             *quantiles("stream_batch_write_seconds", WORKER, of="whole batches")[1:2],
             unit="s",
             description="99 % took no longer: single statements by how they ended, and whole batches with their repetitions.",
@@ -491,6 +491,7 @@ def _process(board: Dashboard) -> None:
             "Which version runs where?",
             Query("bridge_build_info or stream_build_info or monitor_build_info"),
             unit="none",
+            width=8,
             columns={"job": "job", "instance": "instance", "version": "version"},
             description="One line a process.",
         )
@@ -500,6 +501,7 @@ def _process(board: Dashboard) -> None:
             "Since when do they run?",
             Query(f"time() - process_start_time_seconds{{{ours}}}", "{{instance}}"),
             unit="s",
+            width=16,
             description="A line that falls to 0 is a start.",
         )
     )

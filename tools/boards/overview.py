@@ -10,6 +10,7 @@ FINISHED = (
     " + sum(rate(stream_dead_letters_total[$__rate_interval]))"
     " + sum(rate(stream_duplicates_skipped_total[$__rate_interval]))"
 )
+GRAPH_HEIGHT = 9
 LATE_FROM = Query("pipeline:freshness_objective:seconds", "late from here on")
 
 
@@ -102,6 +103,7 @@ def board() -> Dashboard:
                 Query("sum(rate(stream_records_received_total[$__rate_interval]))", "fetched by workers"),
                 Query(FINISHED, "finished: rows, dead letters, rows that were there"),
                 unit="recps",
+                height=GRAPH_HEIGHT,
                 description="Messages a second by hop. In steady running the lines lie on each other; the first one that drops "
                 "is the hop that is stuck.",
             )
@@ -115,6 +117,7 @@ def board() -> Dashboard:
                 p999,
                 LATE_FROM,
                 unit="s",
+                height=GRAPH_HEIGHT,
                 description="The oldest record that waits, and the time from sent to row of what was written: half of the rows, "
                 "99 % and 99.9 % took no longer than that.",
             )
@@ -127,6 +130,7 @@ def board() -> Dashboard:
                 Query("sum(topic_partition:lag_records:max)", "in Kafka"),
                 Query("sum(stream_partition_buffered_records)", "of these, in the workers' hands"),
                 unit="short",
+                height=GRAPH_HEIGHT,
                 width=8,
                 description="Messages by place. SQS's own number is an estimate that is asked for twice a minute.",
             )
@@ -137,6 +141,7 @@ def board() -> Dashboard:
                 Query("topic_partition:lag_seconds:max", "partition {{partition}}"),
                 LATE_FROM,
                 unit="s",
+                height=GRAPH_HEIGHT,
                 width=8,
                 description="Age of each partition's oldest record that is not in Postgres. One line above the others: a worker "
                 "that is stuck, or a key that is hot. All of them: more comes than is written.",
@@ -153,6 +158,7 @@ def board() -> Dashboard:
                 ),
                 Query("sum(rate(stream_kafka_commit_errors_total[$__rate_interval]))", "worker: Kafka commits"),
                 unit="ops",
+                height=GRAPH_HEIGHT,
                 width=8,
                 top=1,
                 description="Flat at 0 when all is well. Classes of SQLSTATE: 08 connection, 28 login, 40 conflict, 53 out of "
@@ -162,10 +168,14 @@ def board() -> Dashboard:
         .with_panel(
             listing(
                 "Which alerts fire?",
-                Query('sum by (severity, alertname, job, instance, dependency, partition) (ALERTS{alertstate="firing"})'),
+                Query(
+                    "sum by (severity, alertname, job, instance, dependency, partition)"
+                    ' (ALERTS{alertstate="firing",severity!="none"})'
+                ),
                 unit="none",
                 width=24,
-                height=6,
+                height=4,
+                nothing="no alert fires",
                 columns={
                     "severity": "severity",
                     "alertname": "alert",
@@ -174,8 +184,7 @@ def board() -> Dashboard:
                     "dependency": "dependency",
                     "partition": "partition",
                 },
-                description="Each one's heading is in docs/runbook.md. The Watchdog always fires: it shows that alerts are "
-                "evaluated.",
+                description="Pages and tickets. The table at the top of docs/runbook.md says what to do first.",
             )
         )
     )

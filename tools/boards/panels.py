@@ -13,8 +13,9 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
 
+from tools.boards.events import SOURCE, events
+
 TAG: Final = "login-stream"
-SOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 STAT_HEIGHT: Final = 4
 GRAPH_HEIGHT: Final = 8
 NO_DATA: Final = "no data"
@@ -45,13 +46,13 @@ def number(
     good_from: float | None = None,
     decimals: int | None = None,
 ) -> stat.Panel:
-    """One number, and its course behind it; one line a series where they have names.
+    """One number, without its course, which would run through it; one line a series where they have names.
 
     ``bad_from`` or ``good_from``: where its colour changes, if that means something.
     """
     panel = (
         stat.Panel()
-        .graph_mode(look.BigValueGraphMode.AREA)
+        .graph_mode(look.BigValueGraphMode.NONE)
         .color_mode(look.BigValueColorMode.VALUE)
         .text_mode(look.BigValueTextMode.VALUE_AND_NAME if query.legend else look.BigValueTextMode.AUTO)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -59,7 +60,7 @@ def number(
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
     )
     if query.legend:
-        panel.graph_mode(look.BigValueGraphMode.NONE).orientation(look.VizOrientation.HORIZONTAL)
+        panel.orientation(look.VizOrientation.HORIZONTAL)
         panel.text(common.VizTextDisplayOptions().title_size(14).value_size(18))
     if decimals is not None:
         panel.decimals(decimals)
@@ -74,15 +75,17 @@ def graph(
     unit: str,
     description: str,
     width: int = 12,
+    height: int = GRAPH_HEIGHT,
     stacked: bool = False,
     limit: float | None = None,
     top: float | None = None,
     values: bool = False,
+    nothing: str = NO_DATA,
 ) -> timeseries.Panel:
     """Lines over time; ``stacked`` where their sum means something, ``limit`` where one value does.
 
     ``top``: the axis reaches up to it, so that what is far from it looks far from it. ``values``: a table beside the graph, for
-    more lines than a legend under it can name.
+    more lines than a legend under it can name. ``nothing``: what stands there when no series is, if that is good.
     """
     panel = (
         timeseries.Panel()
@@ -100,7 +103,7 @@ def graph(
     if limit is not None:
         panel.thresholds(_thresholds(limit, None))
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(look.GraphThresholdsStyleMode.LINE))
-    _dressed(panel, title=title, unit=unit, description=description, width=width)
+    _dressed(panel, title=title, unit=unit, description=description, width=width, height=height).no_value(nothing)
     for place, query in enumerate(queries):
         panel.with_target(_target(query, place))
     return panel
@@ -145,8 +148,12 @@ def listing(
     columns: Mapping[str, str],
     width: int = 12,
     height: int = GRAPH_HEIGHT,
+    nothing: str = NO_DATA,
 ) -> table.Panel:
-    """What is so at this moment, one line a series. ``columns``: the labels, and ``Value``, in their order, with their headings."""
+    """What is so at this moment, one line a series. ``columns``: the labels, and ``Value``, in their order, with their headings.
+
+    ``nothing``: what stands there when no series is, if that is good.
+    """
     panel = (
         table.Panel()
         .with_transformation(
@@ -164,12 +171,16 @@ def listing(
         )
     )
     target = _target(query, 0).instant().format(PromQueryFormat.TABLE)
-    return _dressed(panel, title=title, unit=unit, description=description, width=width, height=height).with_target(target)
+    _dressed(panel, title=title, unit=unit, description=description, width=width, height=height).no_value(nothing)
+    return panel.with_target(target)
 
 
 def board(uid: str, title: str, description: str) -> dashboard.Dashboard:
-    """An empty board: its data source is a variable, its siblings are links, nobody changes it in the browser."""
-    return (
+    """An empty board: its data source is a variable, its siblings are links, nobody changes it in the browser.
+
+    Outages and starts are marked in all its graphs.
+    """
+    built = (
         dashboard.Dashboard(f"Login stream: {title}")
         .uid(f"login-stream-{uid}")
         .description(description)
@@ -189,6 +200,9 @@ def board(uid: str, title: str, description: str) -> dashboard.Dashboard:
             .current(model.VariableOption(text="Prometheus", value="prometheus"))
         )
     )
+    for event in events():
+        built.annotation(event)
+    return built
 
 
 def choice(name: str, label: str, query: str) -> dashboard.QueryVariable:
@@ -212,13 +226,13 @@ def row(title: str) -> dashboard.Row:
     return dashboard.Row(title)
 
 
-def quantiles(metric: str, matchers: str = "", by: str = "", of: str = "") -> list[Query]:
+def quantiles(metric: str, matchers: str = "", by: str = "", *, of: str) -> list[Query]:
     """p50, p99 and p99.9 of a histogram, over all processes together. ``of``: what they are shares of, for the legend."""
     labels = f"le, {by}" if by else "le"
     rate = f"sum by ({labels}) (rate({metric}_bucket{{{matchers}}}[$__rate_interval]))"
-    name = f" {{{{{by}}}}}" if by else ""
+    name = f": {{{{{by}}}}}" if by else ""
     return [
-        Query(f"histogram_quantile({quantile}, {rate})", f"{percent} %{name}{of and f' of {of}'}")
+        Query(f"histogram_quantile({quantile}, {rate})", f"{percent} % of {of}{name}")
         for quantile, percent in ((0.5, "50"), (0.99, "99"), (0.999, "99.9"))
     ]
 

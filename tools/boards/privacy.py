@@ -79,7 +79,8 @@ def board() -> Dashboard:
                 unit="recps",
                 stacked=True,
                 values=True,
-                description="Dead letters by reason. `faust -A stream_app dead-letters list` gives message ids and times to ask "
+                nothing="every record becomes a row",
+                description="Dead letters by reason. `login-stream dead-letters list` gives message ids and times to ask "
                 "the sender about.",
             )
         )
@@ -90,6 +91,7 @@ def board() -> Dashboard:
                 unit="short",
                 stacked=True,
                 values=True,
+                nothing="none is open",
                 description="Without a resolution, by reason.",
             )
         )
@@ -119,6 +121,7 @@ def board() -> Dashboard:
                     "{{field}}: {{reduction}}",
                 ),
                 unit="recps",
+                nothing="nothing is left off",
                 description="Values that were stored with something left off, by field: a port, a zone id or other addresses "
                 "beside an address, a version's build or a part that is too high, an id that says that there is none. A new line: "
                 "a sender has changed how it writes.",
@@ -130,6 +133,7 @@ def board() -> Dashboard:
                 "Which keys are in use?",
                 Query("count by (keyset, key_id, primary) (stream_masking_key_info)"),
                 unit="none",
+                width=8,
                 columns={"keyset": "keyset", "key_id": "key", "primary": "primary", "Value": "workers"},
                 description="By how many workers. The primary key masks, the others are there to reveal. Two primary ones of a "
                 "keyset: workers whose tokens don't link.",
@@ -141,6 +145,7 @@ def board() -> Dashboard:
                 Query("max by (field) (increase(monitor_revealed_tokens_total[1h]))", "{{field}}: values"),
                 Query("max by (field) (increase(monitor_reveals_total[1h]))", "{{field}}: calls"),
                 unit=COUNT,
+                width=16,
                 limit=100,
                 description="In the hour before, by field; above the line somebody is told. The table reveal_audit says who and "
                 "why.",
