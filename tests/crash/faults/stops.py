@@ -1,4 +1,4 @@
-"""SIGTERM to workers and bridge under load, while a server is away or silent. How long a stop takes: ``test_crash_stops.py``."""
+"""SIGTERM to workers and bridge under load, while a server is away or silent. How long a stop takes: ``stops_grid.py``."""
 
 import time
 from collections.abc import Iterator
