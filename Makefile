@@ -57,6 +57,10 @@ demo: install ## the whole chain on made-up logins; INPUT=FILE takes yours, KEEP
 crash: install ## every fault, with a checker that counts; LIST=1 names them, FAULT=NAME plays one, SEED=NUMBER as it was
 	$(if $(LIST),@PYTHONPATH=tests $(BIN)/python -m crash list,CRASH_WHOLE=1 CRASH_FAULT='$(FAULT)' CRASH_SEED='$(SEED)' $(BIN)/python -m pytest $(if $(FAULT),,--numprocesses=2) tests/crash/test_crash.py)
 
+.PHONY: stops
+stops: install ## SIGTERM to each process while each server is away, silent or slow; how long each stop took; minutes
+	$(BIN)/python -m pytest -s tests/crash/stops_grid.py
+
 .PHONY: soak
 soak: install ## faults by chance under load for MINUTES=NUMBER, SEED=NUMBER as it was; one table at the end
 	PYTHONPATH=tests $(BIN)/python -m crash soak --minutes '$(or $(MINUTES),10)'$(if $(SEED), --seed '$(SEED)')

@@ -54,6 +54,10 @@ class PipelineProcesses:
             raise DevServerError(child.name, f"failed with exit code {code}", log_file, child.log_from)
         return log_file.read_bytes()[child.log_from :].decode()
 
+    def start_command(self, name: str, *arguments: str, **settings: str) -> ChildProcess:
+        """Start ``faust -A stream_app ARGUMENTS``; neither waited for nor ended with the others. Its log is ``NAME.log``."""
+        return ChildProcess(name, self._launch([*FAUST, *arguments], settings), self.directory / f"{name}.log")
+
     def start_bridge(self, name: str = "bridge", **settings: str) -> ChildProcess:
         """Start a bridge; it is not waited for. ``settings``: environment variables of this one."""
         self.ports[name] = free_port()

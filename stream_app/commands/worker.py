@@ -1,6 +1,8 @@
 """`faust -A stream_app worker`: Faust's own command, with our start-up checks and without its banner."""
 
 import gc
+import logging
+import os
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -68,6 +70,13 @@ class StreamWorker(Worker):
         error = self.crash_reason or sys.exc_info()[1]
         self.app.ending.stopping(None if isinstance(error, SystemExit) else error)
         super().on_worker_shutdown()
+
+    def stop_and_shutdown(self) -> None:
+        """End here, once all is written and closed: Python would wait for each thread that still asks a Kafka which is away."""
+        super().stop_and_shutdown()
+        if self.crash_reason is None and sys.exc_info()[1] is None:
+            logging.shutdown()
+            os._exit(0)
 
     def say(self, msg: str) -> None:
         """Nothing: Faust ends the spinner's line here, with or without a spinner, when it is told to stop while it starts."""

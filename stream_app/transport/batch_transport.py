@@ -58,7 +58,8 @@ KAFKA_ANSWER_SECONDS = 15.0
 LOG_END_SECONDS = 5.0
 """How often the logs' ends are asked for: a paused partition's fetches no longer tell them."""
 
-LAST_COMMIT_SECONDS = 3.0
+LAST_COMMIT_SECONDS = 1.0
+"""Correctness does not rest on it, and a stop has little time beside FLUSH_SECONDS."""
 
 FETCH_WAIT_SECONDS = 1.0
 FETCH_WAIT_SECONDS_WHILE_PAUSED = 0.05

@@ -1,7 +1,9 @@
 """A worker's start while Kafka is silent, or some of its addresses are bad. While it is slow or paused: `make crash`."""
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from signal import Signals
 
 import pytest
@@ -42,3 +44,27 @@ def test_a_start_that_waits_for_a_silent_kafka_ends_when_it_is_told_to(pipeline:
         assert pipeline.stop_worker() == 0
     finally:
         kafka.child.send_signal(Signals.SIGCONT)
+
+
+FLUSH_SECONDS = 1.0
+STOPPED_SECONDS = FLUSH_SECONDS + 5.0
+
+
+def test_a_worker_with_records_in_hand_stops_within_its_bound_while_kafka_is_silent(
+    pipeline: RunningPipeline, kafka: Kafka
+) -> None:
+    """Each server, away, silent and slow, with each process: `make stops`."""
+    pipeline.produce(logins(range(RECORDS)))
+    pipeline.start_worker(FLUSH_SECONDS=str(FLUSH_SECONDS), WINDOW_SECONDS="60", WINDOW_ROWS="100000")
+    buffered = partial(pipeline.metric, "worker", "stream_partition_buffered_records")
+    pipeline.wait_ready("worker")
+    wait_until(lambda: buffered() >= RECORDS, "all records are in hand")
+    kafka.child.send_signal(Signals.SIGSTOP)
+    try:
+        began = time.monotonic()
+        assert pipeline.stop_worker() == 0
+        assert time.monotonic() - began < STOPPED_SECONDS
+    finally:
+        kafka.child.send_signal(Signals.SIGCONT)
+    assert "group_not_left" in pipeline.log("worker")
+    assert pipeline.count("user_logins") == RECORDS

@@ -52,7 +52,8 @@ FROM user_logins"""
 _DEAD_LETTERS = """
 SELECT message_id::text, extract(epoch FROM sent_at)::float8, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8,
        consumer_group, topic, partition, record_offset, reason, field, sealed
-FROM dead_letters"""
+FROM dead_letters
+WHERE replay_ended IS DISTINCT FROM 'row'"""
 
 
 @dataclass(frozen=True, slots=True)
