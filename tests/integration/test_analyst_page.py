@@ -91,6 +91,8 @@ def long_table(postgres: Any, migrated_template: str) -> Iterator[Any]:
         cursor.execute(MANY_DAYS)
         cursor.execute("ANALYZE user_logins")
         cursor.execute(f"SET ROLE {ANALYST}")
+        (setting,) = re.findall(r"^    (SET [^;]+);", PAGE, re.MULTILINE)
+        cursor.execute(setting)
         yield cursor
     postgres.drop_database(dsn)
 
