@@ -62,6 +62,8 @@ STATEMENTS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (WRITER,),
     ),
     ("ask which keys are in use", "SELECT field, key_id FROM public.keys_in_use()", (WRITER,)),
+    ("ask which devices are shared", "SELECT * FROM public.shared_devices_by_day('2026-09-01', '2026-09-02')", (ANALYST,)),
+    ("ask which addresses are shared", "SELECT * FROM public.shared_addresses_by_day('2026-09-01', '2026-09-02')", (ANALYST,)),
     ("change a row", "UPDATE public.user_logins SET locale = 'XX'", ()),
     ("remove rows", "DELETE FROM public.user_logins", ()),
     ("empty the rows", "TRUNCATE public.user_logins", ()),
