@@ -24,6 +24,8 @@ MIXED = ("text", "name", "integer", "bigint", "oid", "boolean")
 POLYMORPHIC = {"anyelement", "anynonarray", "anycompatible", "anyarray", "anycompatiblearray", '"any"', "anycompatiblenonarray"}
 OTHER_KINDS = {"internal", "anyenum", "anyrange", "anymultirange", "anycompatiblerange", "anycompatiblemultirange"}
 IMPLIED_OPERATORS = {"BETWEEN": (">=", "<="), "IN": ("=",), "CASE": ("=",), "DISTINCT": ("=",), "IS": ("=",)}
+JSON_OPERATORS = {"->": "jsonb", "->>": "text"}
+"""Of jsonb and text."""
 RESULTS = {"||": "text", "/": "double precision", "*": "double precision", "+": "double precision", "-": "double precision"}
 
 
@@ -164,8 +166,12 @@ def _function(name: str, kind: str, arguments: tuple[str, ...], result: str, *, 
 
 
 def _operators() -> Iterator[str]:
+    for sign in sorted(operators_used() & JSON_OPERATORS.keys()):
+        function = f"planted_for_json_{JSON_OPERATORS[sign]}"
+        yield f"CREATE FUNCTION public.{function}(jsonb, text) RETURNS {JSON_OPERATORS[sign]} {_body(f'jsonb {sign} text')}"
+        yield f"CREATE OPERATOR public.{sign} (LEFTARG = jsonb, RIGHTARG = text, FUNCTION = public.{function})"
     for left, right in product((*TYPES, *ARRAYS), repeat=2):
-        for sign in sorted(operators_used()):
+        for sign in sorted(operators_used() - JSON_OPERATORS.keys()):
             result = RESULTS.get(sign, "boolean")
             function = f"planted_for_{result.partition(' ')[0]}"
             yield f"CREATE FUNCTION public.{function}({left}, {right}) RETURNS {result} {_body(f'{left} ? {right}')}"

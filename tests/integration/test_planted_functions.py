@@ -279,12 +279,13 @@ class _Recorder:
 PLACE = {"consumer_group": "g", "topic": "t", "partition": 0}
 CHOSEN = {"sent_at": ["2026-01-01"], "message_ids": [str(UUID(int=1))], "replays": [1]}
 PARAMETERS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("positions_of_partition", "monitor_positions"), PLACE),
+    **dict.fromkeys(("positions_of_partition", "monitor_positions", "monitor_records_skipped"), PLACE),
     "add_reveal_audit": {"reason": "r", "field": "ip", "tokens": 1},
     "add_operator_action": {"action": "a", "target": "t", "details": "{}", "reason": "r"},
     "operator_actions": {"action": "a", "limit": 1},
     "count_dead_letters": {"reason": "r"},
     "newest_dead_letters": {"reason": "r", "limit": 1},
+    "newest_reveals": {"limit": 1},
     "choose_dead_letters": {
         **dict.fromkeys(("topic", "message_ids", "reason", "field", "since", "until", "limit")),
         "only_open": True,

@@ -158,11 +158,11 @@ async def test_before_migrate_has_run_a_worker_waits(fresh_database: str) -> Non
 
 
 async def test_a_worker_of_a_newer_version_waits_for_its_migrations(migrated_database: str) -> None:
-    query(migrated_database, "DELETE FROM stream_migrations WHERE name = '0014_shared_by_day'")
+    query(migrated_database, "DELETE FROM stream_migrations WHERE name = '0015_shared_by_day'")
     async with worker(migrated_database) as ours:
         (waits,) = await ours.passes()
     assert isinstance(waits, TablesPendingError)
-    assert "it has 0014_shared_by_day to apply" in str(waits)
+    assert "it has 0015_shared_by_day to apply" in str(waits)
 
 
 async def test_a_worker_of_an_older_version_goes_on(migrated_database: str) -> None:

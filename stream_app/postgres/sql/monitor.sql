@@ -4,7 +4,7 @@ SELECT partition, next_offset FROM :"schema".stream_positions WHERE consumer_gro
 
 -- name: monitor_open_dead_letters
 -- How many are open, by reason, and for how many seconds the oldest one is there, by the server's clock.
-SELECT reason, count(*), greatest(0, extract(epoch FROM now() - min(failed_at))) FROM :"schema".dead_letters
+SELECT reason, count(*), greatest(0, extract(epoch FROM now()) - extract(epoch FROM min(failed_at))) FROM :"schema".dead_letters
 WHERE resolution IS NULL GROUP BY reason;
 
 -- name: monitor_records_skipped
