@@ -11,6 +11,5 @@ def set_cleanup_policy(bootstrap_servers: str, topic: str, policy: str) -> None:
     """What Kafka removes of the topic by itself: ``delete`` by age, ``compact`` by key."""
     change = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[change])
-    AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0}).incremental_alter_configs([resource])[resource].result(
-        ANSWER_SECONDS
-    )
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})  # held until it has its answer
+    admin.incremental_alter_configs([resource])[resource].result(ANSWER_SECONDS)
