@@ -1,6 +1,8 @@
 """`faust -A stream_app reveal`: a reason, the officer's role and a committed line first; then the values."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +23,7 @@ IP = "203.0.113.7"
 IPV6 = "2001:db8::7"
 DEVICE = "593-47-5928"
 REASON = "ticket 4711: court order"
+PAGE = (Path(__file__).parents[2] / "docs" / "privacy-officer.md").read_text()
 Command = Callable[..., Result]
 
 
@@ -190,3 +193,36 @@ def test_missing_keyset_and_method_without_a_way_back_leave_no_line(
     assert one_way.exit_code == 1
     assert "ip is masked by truncate (MASKING_METHODS): there is no way back" in one_way.stderr
     assert officer(AUDIT) == []
+
+
+def shown_on_the_page() -> list[tuple[str, list[str]]]:
+    """Each command of docs/privacy-officer.md that is shown with what it printed, in order."""
+    blocks = re.findall(r"^    \$ login-stream (.*)\n((?:    .*\n)+)", PAGE, re.MULTILINE)
+    return [(command, [line[4:] for line in output.splitlines()]) for command, output in blocks]
+
+
+def test_the_officer_s_page_shows_what_is_printed(command: Command, officer: Execute, keyset_file: Path) -> None:
+    """Its tokens are of a keyset that nobody has: those of this test's keyset for the same values stand in their place."""
+    shown = shown_on_the_page()
+    assert len(shown) == 5
+    (one, (ip,)), (_, addresses), (_, (devices,)), (_, (_, *not_opened)), (_, (titles, *lines)) = shown
+    masker = Masker.load(parse_methods(""), keyset_file=keyset_file)
+    first, second = json.loads(devices)
+    (page_ip,), page_devices = re.findall(r"\S+$", one), re.findall(r"\bAUwrB4\S+", shown[2][0])
+    ours = {
+        page_ip: masker.mask("ip", [pack(ip)])[0],
+        **dict(zip(page_devices, masker.mask("device_id", [first.encode(), second.encode()]), strict=True)),
+    }
+    for line, expected in shown[:4]:
+        for theirs, token in ours.items():
+            line = line.replace(theirs, str(token))  # noqa: PLW2901 - as it is typed
+        words, standard_input = shlex.split(line.partition(" < ")[0]), None
+        if line.partition(" < ")[2]:
+            standard_input = "\n".join(str(token) for token in masker.mask("ip", [pack(each) for each in addresses]))
+        result = command(*words, standard_input=standard_input)
+        assert (result.stdout + result.stderr).splitlines() == expected
+        assert result.exit_code == (1 if expected[1:] == not_opened else 0)
+    assert officer(AUDIT)[-1][2:] == ("device_id", 3)
+    printed = command(*shlex.split(shown[4][0])).stdout.splitlines()
+    assert printed[0].split() == titles.split()
+    assert [re.split("  +", line.strip())[3:] for line in printed[1:]] == [re.split("  +", line.strip())[3:] for line in lines]
