@@ -28,14 +28,15 @@ def export(part: str, directory: Path, *, overwrite: bool) -> None:
         content = {directory / path: text for path, text in exported(part).items()}
     except FileNotFoundError as error:
         raise click.ClickException("the code stands alone here, as in the image: export where the wheel is installed") from error
-    different = [file for file, text in content.items() if file.exists() and file.read_bytes() != text]
+    try:
+        different = [file for file, text in content.items() if file.exists() and file.read_bytes() != text]
+        if not different or overwrite:
+            for file, text in content.items():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(text)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename} can't be written: {error.strerror}") from error
     if different and not overwrite:
         more = f", and {len(different) - 1} more files do" if len(different) > 1 else ""
         raise click.ClickException(f"{different[0]} is there and differs{more}: --overwrite replaces them")
-    try:
-        for file, text in content.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(text)
-    except OSError as error:
-        raise click.ClickException(f"{error.filename} can't be written: {error.strerror}") from error
     say(f"{len(content)} files in {directory}: {NEXT[part]}")

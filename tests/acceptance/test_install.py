@@ -6,13 +6,13 @@ Only the servers' addresses are others, and the TLS that the tests' Postgres doe
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import psycopg2
 import pytest
+from acceptance.printed_blocks import STOP_ALL, blocks, in_bash
 from mypy_boto3_sqs import SQSClient
 from psycopg2.extensions import parse_dsn
 
@@ -34,39 +34,16 @@ until [ "$(psql 'postgresql://owner@db.example/login_stream' -Atc \
   'SELECT (SELECT count(*) FROM user_logins) + (SELECT count(*) FROM dead_letters)')" = 2 ]
 do sleep 0.1; done
 """
-STOP_ALL = """
-kill $(jobs -p)
-for process in $(jobs -p); do wait "$process" || echo "a process ended with $?"; done
-"""
 
 
-def blocks() -> list[str]:
-    """The indented blocks of the page."""
-    page = (PROJECT / "docs" / "install.md").read_text()
-    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", page, re.MULTILINE)
-    return ["\n".join(line[4:] for line in block.strip("\n").splitlines()) for block in found]
-
-
-def in_bash(script: str, directory: Path, environment: dict[str, str], seconds: float) -> str:
-    """What it printed, both ways. It must end with 0, and nothing of it is left."""
-    bash = subprocess.Popen(
-        ["bash", "-eu", "-c", script], cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, _ = bash.communicate(timeout=seconds)
-    finally:
-        if bash.poll() is None:
-            os.killpg(bash.pid, signal.SIGKILL)
-            bash.communicate()
-    assert bash.returncode == 0, output
-    return output
+def blocks_of_the_page() -> list[str]:
+    return blocks((PROJECT / "docs" / "install.md").read_text())
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty directory in which the page's second block was run."""
-    make, install, *_ = blocks()
+    make, install, *_ = blocks_of_the_page()
     assert make == "make wheel"
     directory = tmp_path_factory.mktemp("installed")
     subprocess.run(
@@ -95,7 +72,7 @@ def test_the_wheel_does_what_the_page_says(
         "kafka-1.example:9092,kafka-2.example:9092": kafka.bootstrap_servers,
         **ports,
     }
-    script = "\n".join([*blocks()[2:], STOP_ALL])
+    script = "\n".join([*blocks_of_the_page()[2:], STOP_ALL])
     rows = "psql 'postgresql://owner@db.example/login_stream' -c 'SELECT count(*)"
     assert rows in script
     script = script.replace(rows, WAIT_FOR_BOTH + rows)

@@ -3,11 +3,10 @@
 import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
+from acceptance.printed_blocks import STOP_ALL, blocks, in_bash
 from mypy_boto3_sqs import SQSClient
 
 from dev_servers.elasticmq import ElasticMq
@@ -21,19 +20,13 @@ WAIT_FOR_ALL_THREE = """
 until [ "$(psql "$POSTGRES_DSN" -Atc 'SELECT (SELECT count(*) FROM user_logins) + (SELECT count(*) FROM dead_letters)')" = 3 ]
 do sleep 0.1; done
 """
-STOP_ALL = """
-kill $(jobs -p)
-for process in $(jobs -p); do wait "$process" || echo "a process ended with $?"; done
-"""
 
 
-def blocks() -> list[str]:
-    """The indented blocks below "Piece by piece"."""
-    (section,) = re.findall(
-        r"^## Piece by piece\n(.*?)^## ", (PROJECT / "docs" / "quickstart.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", section, re.MULTILINE)
-    return ["\n".join(line[4:] for line in block.strip("\n").splitlines()) for block in found]
+def piece_by_piece() -> list[str]:
+    """The blocks of that section."""
+    page = (PROJECT / "docs" / "quickstart.md").read_text()
+    (section,) = re.findall(r"^## Piece by piece\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    return blocks(section)
 
 
 def shown(block: str) -> tuple[str, list[str]]:
@@ -46,7 +39,7 @@ def shown(block: str) -> tuple[str, list[str]]:
 def test_the_quickstart_does_what_it_says(
     kafka: Kafka, elasticmq: ElasticMq, sqs: SQSClient, fresh_database: str, tmp_path: Path
 ) -> None:
-    start_servers, prepare, start, send, select, dead_letters, reveal = blocks()
+    start_servers, prepare, start, send, select, dead_letters, reveal = piece_by_piece()
     assert "python -m dev_servers up --directory .demo/servers --env-file .demo/servers.env" in start_servers
     servers = {
         **kafka.environment,
@@ -80,18 +73,8 @@ def test_the_quickstart_does_what_it_says(
         "PYTHONPATH": str(PROJECT),
         "PATH": f"{program('psql').parent}:{os.environ['PATH']}",
     }
-    bash = subprocess.Popen(
-        ["bash", "-eu", "-c", script], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, errors = bash.communicate(timeout=RUN_SECONDS)
-    finally:
-        if bash.poll() is None:
-            os.killpg(bash.pid, signal.SIGKILL)
-            bash.communicate()
+    output = in_bash(script, tmp_path, environment, RUN_SECONDS)
 
-    assert bash.returncode == 0, errors
     _, selected, listed, opened, ended = (
         part.strip("\n").splitlines() for part in re.split(r"^--- \d$", output, flags=re.MULTILINE)
     )

@@ -64,3 +64,24 @@ def test_json_is_understood_after_the_command_too(tmp_path: Path) -> None:
 def test_every_command_that_reads_settings_lists_them() -> None:
     assert set(SETTINGS) == set(OURS) - {"export", "keys"}
     assert "KAFKA_TOPIC (default logins)" in settings_help(SETTINGS["monitor"])
+
+
+def login_stream(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from stream_app.command_line import main; sys.argv[0] = 'login-stream'; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_wheel_s_command_is_the_same_without_naming_the_app_and_says_our_version() -> None:
+    assert login_stream("--version").stdout == f"login-stream, version {pipeline.__version__}\n"
+    text = login_stream("--help").stdout
+    assert text.startswith("Usage: login-stream [OPTIONS] COMMAND [ARGS]...\n")
+    listed = [line.split()[0] for line in text.split("Commands:\n")[1].splitlines() if line.startswith("  ") and line[2] != " "]
+    assert listed == sorted(["bridge", *OURS])
+    assert "-A" not in text
+    assert "Usage: login-stream bridge sqs [OPTIONS]" in login_stream("bridge", "sqs", "--help").stdout
+
+
+def test_no_command_but_the_bridge_s_loads_boto3() -> None:
+    """A worker's memory is what it is because of that."""
+    code = "import sys, stream_app.command_line; from stream_app.application import app; print('boto3' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
