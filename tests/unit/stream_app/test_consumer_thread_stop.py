@@ -52,7 +52,7 @@ def test_it_ends_within_its_bound_and_says_that_the_group_was_not_left(
 ) -> None:
     async def scene() -> None:
         thread = BatchConsumerThread.__new__(BatchConsumerThread)
-        thread.log_reader = SimpleNamespace(stop=reader_stop)  # type: ignore[assignment]
+        thread.log_reader = SimpleNamespace(stop=reader_stop)  # type: ignore[assignment] # all that a stop asks of it
         with structlog.testing.capture_logs() as lines:
             await thread.on_thread_stop()
         waited_seconds = THREAD_STOP_SECONDS if hang in {stop, reader_stop} else 0
