@@ -94,7 +94,7 @@ def _take_whole(result: Any, _: int | None = None) -> list[PackedRecords]:
     result._partition_records = None  # noqa: SLF001 - as getall() says that there is no more
     before = within = 0
     if any(batch.is_control_batch or batch.is_transactional for batch in batches):  # not what our bridge writes
-        judged = _judged(partition, packed, aborted, fetched._isolation_level, start)  # noqa: SLF001
+        judged = _judged(partition, packed, aborted, fetched._isolation_level, start)  # noqa: SLF001 - likewise
         before, within = _empty(judged, start, next_offset if first is None else first.offset)
     return [PackedRecords(first, unpack, next_offset, len(packed), before, within)]
 
@@ -156,7 +156,7 @@ def _judged(
             rules._consume_aborted_up_to(batch.base_offset)  # noqa: SLF001
             if batch.is_control_batch and rules._contains_abort_marker(plain_control_batch(view[begin:end], batch)):  # noqa: SLF001
                 rules._aborted_producers.discard(batch.producer_id)  # noqa: SLF001
-            is_taken_back = batch.is_transactional and batch.producer_id in rules._aborted_producers  # noqa: SLF001
+            is_taken_back = batch.is_transactional and batch.producer_id in rules._aborted_producers  # noqa: SLF001 - likewise
         yield batch, (begin, end), not (is_taken_back or batch.is_control_batch)
 
 
