@@ -33,7 +33,9 @@ def export(part: str, directory: Path, *, overwrite: bool) -> None:
         if not different or overwrite:
             for file, text in content.items():
                 file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(text)
+                scratch = file.with_name(f".{file.name}.new")
+                scratch.write_bytes(text)
+                scratch.replace(file)  # whole or not at all, and what a link points to is let alone
     except OSError as error:
         raise click.ClickException(f"{error.filename} can't be written: {error.strerror}") from error
     if different and not overwrite:

@@ -102,8 +102,6 @@ def ask_again(error: psycopg2.Error | UnicodeDecodeError, parameters: Mapping[st
 
 def _poll_until(connection: Connection, deadline: float) -> None:
     while (wanted := poll(connection)) != POLL_OK and (left := deadline - time.monotonic()) > 0:
-        ends = [connection.fileno()]
-        if wanted == POLL_READ:
-            select.select(ends, [], [], left)
-        else:
-            select.select([], ends, [], left)
+        ready = select.poll()  # select() takes no descriptor above 1,023
+        ready.register(connection.fileno(), select.POLLIN if wanted == POLL_READ else select.POLLOUT)
+        ready.poll(left * 1_000)

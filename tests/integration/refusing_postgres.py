@@ -42,9 +42,21 @@ class Words:
         return b"E" + struct.pack("!i", len(body) + 5) + body + b"\0"
 
 
+@dataclass(frozen=True)
+class Bytes:
+    """What no Postgres says."""
+
+    content: bytes
+    after_password: bool = False
+
+    def response(self) -> bytes:
+        """It."""
+        return self.content
+
+
 class _Server(ThreadingTCPServer):
     daemon_threads = True
-    words: Words
+    words: Words | Bytes
 
 
 class _Session(BaseRequestHandler):
@@ -69,7 +81,7 @@ def _packet(client: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def refusing(words: Words) -> Iterator[int]:
+def refusing(words: Words | Bytes) -> Iterator[int]:
     """Its port."""
     with _Server(("127.0.0.1", 0), _Session) as server:
         server.words = words

@@ -1,12 +1,13 @@
 """A server that speaks German or Russian, in any encoding, is understood as an English one: by its codes."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 from click.testing import Result
-from integration.refusing_postgres import Words, refusing
+from integration.refusing_postgres import Bytes, Words, refusing
 from pydantic import SecretStr
 
 from pipeline.errors import FatalError, PipelineError, RetryableError, cause_code
@@ -51,7 +52,7 @@ def settings_for(port: int) -> PostgresSettings:
     )
 
 
-def refusals(words: Words) -> list[PipelineError]:
+def refusals(words: Words | Bytes) -> list[PipelineError]:
     """What the workers' connection says, and that of monitor and commands."""
     with refusing(words) as port:
         settings = settings_for(port)
@@ -129,3 +130,31 @@ def test_migrate_says_one_line(command: Callable[..., Result], words: Words) -> 
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: Postgres refuses the connection")
     assert PASSWORD not in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\0\xff" * 500, id="garbage"),
+        pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", id="another protocol"),
+        pytest.param(Words("FATAL", "28P01", GERMAN, "utf-8").response()[:12], id="cut off"),
+        pytest.param(Words("FATAL", "28P01", "m" * 20_000_000, "utf-8").response(), id="too long"),
+        pytest.param(b"E\x7f\xff\xff\xffS", id="claims two gigabytes"),
+        pytest.param(b"E\xff\xff\xff\xfb", id="of a negative length"),
+        pytest.param(b"E\0\0\0\5\0", id="without a field"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_what_no_postgres_says_is_a_connection_that_failed(content: bytes) -> None:
+    for error in refusals(Bytes(content)):
+        assert type(error) is RetryableError
+
+
+def test_a_process_with_many_files_open_is_told_the_code_too() -> None:
+    many = [os.dup(0) for _ in range(1_100)]
+    try:
+        for error in refusals(WRONG_PASSWORD[0]):
+            assert cause_code(error) == "28P01"
+    finally:
+        for each in many:
+            os.close(each)

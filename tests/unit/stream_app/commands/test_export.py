@@ -50,3 +50,14 @@ def test_what_can_not_be_written_is_one_line(tmp_path: Path) -> None:
         assert result.stderr.startswith(f"Error: {named}")
         assert "can't be written" in result.stderr
         assert result.stderr.count(os.linesep) == 1
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_let_alone(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_text("of somebody else")
+    link = tmp_path / "there" / "rules" / "login_stream.yml"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    assert run("prometheus", tmp_path / "there", "--overwrite").exit_code == 0
+    assert (tmp_path / "elsewhere").read_text() == "of somebody else"
+    assert not link.is_symlink()
+    assert list(files_below(tmp_path / "there")) == list(files_below(PROJECT / "prometheus"))
