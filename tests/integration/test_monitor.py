@@ -445,6 +445,8 @@ def test_it_tells_what_was_skipped_of_its_own_group_and_topic(scene: Scene) -> N
         ("positions reset", f"{scene.topic}/0 of another", '{"skipped": 100}'),
         ("positions reset", f"{scene.topic}-2/0 of g", '{"skipped": 100}'),
         ("positions reset", f"{scene.topic}/0 of g", '{"skipped": "by hand"}'),
+        ("positions reset", f"{scene.topic}/0 of g", '{"skipped": -1e400}'),
+        *[("positions reset", f"{scene.topic}/0 of g", '{"skipped": 9e131071}')] * 2,
         ("positions reset", f"{scene.topic}/0 of g", "{}"),
         ("positions adopt", f"{scene.topic} of g by other", '{"0": 100}'),
     ):

@@ -9,8 +9,10 @@ WHERE resolution IS NULL GROUP BY reason;
 
 -- name: monitor_records_skipped
 -- Over how many offsets operators have moved positions forward. No topic's name has a slash. What an operator writes by hand may not be
--- a number.
-SELECT coalesce(sum((details ->> 'skipped')::numeric) FILTER (WHERE jsonb_typeof(details -> 'skipped') = 'number'), 0)
+-- a number, or none that an offset can be.
+SELECT coalesce(sum(CASE WHEN jsonb_typeof(details -> 'skipped') = 'number'
+                    AND (details ->> 'skipped')::numeric BETWEEN 0 AND 9223372036854775807
+                    THEN (details ->> 'skipped')::numeric END), 0)
 FROM :"schema".operator_actions
 WHERE action = 'positions reset' AND left(target, length(%(topic)s) + 1) = %(topic)s || '/'
   AND right(target, length(%(consumer_group)s) + 4) = ' of ' || %(consumer_group)s;
